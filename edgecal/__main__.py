@@ -1,0 +1,5 @@
+"""`python -m edgecal`."""
+
+from edgecal.cli.app import main
+
+main()

@@ -1,0 +1,203 @@
+"""Bundles on disk: written aside and renamed, read with every file checked."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from edgecal.core.manifest import (
+    HOST_ONLY,
+    MANIFEST_FILE,
+    Digest,
+    FileRecord,
+    Manifest,
+    digest_of,
+    parse_manifest,
+    serialize_manifest,
+)
+from edgecal.errors import BundleError, EdgecalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle on disk whose files were checked against its manifest."""
+
+    path: Path
+    manifest: Manifest
+    manifest_digest: Digest
+
+    def open(self, name: str) -> BinaryIO:
+        """Open one of the bundle's files, the manifest among them."""
+        return (self.path / name).open("rb")
+
+    def shipped(self) -> dict[str, FileRecord]:
+        """Give the files that a target gets."""
+        return {name: one for name, one in self.manifest.files.items() if name not in HOST_ONLY}
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Open a bundle.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, or a file differs from its manifest: then the bundle is corrupt.
+    """
+    file = path / MANIFEST_FILE
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"this is no bundle: {MANIFEST_FILE} cannot be read ({error.strerror})",
+            where=str(path),
+            remedy="give the folder NAME.edgecal that 'edgecal calibrate' wrote",
+        ) from error
+    manifest = parse_manifest(data, source=str(file))
+    for name, record in manifest.files.items():
+        found = _digest_file(path / name)
+        if found != record.digest:
+            raise BundleError(
+                "the bundle is corrupt: this file is missing"
+                if found is None
+                else f"the bundle is corrupt: the manifest says {record.digest}, the file is {found}",
+                where=str(path / name),
+                remedy="copy the bundle again, or calibrate again; never edit inside a bundle",
+            )
+    return Bundle(path=path, manifest=manifest, manifest_digest=digest_of(data))
+
+
+def write_bundle(path: Path, manifest: Manifest, contents: Mapping[str, bytes | Path]) -> Bundle:
+    """Write a bundle beside `path` and rename it into place, so that it is whole or not there.
+
+    Parameters
+    ----------
+    manifest
+        Its `files` are filled in here, and `counter` is raised above a replaced bundle's.
+    contents
+        What goes in by name: bytes, or a file to copy.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be written, or `path` is something else than a bundle.
+    """
+    parent = path.resolve().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with _only_writer(parent):
+            return _write(parent / path.name, path, manifest, contents)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle: {error.strerror or error}",
+            where=str(path),
+            remedy="check free space and permissions; nothing was changed",
+        ) from error
+
+
+def _write(
+    final: Path, shown: Path, manifest: Manifest, contents: Mapping[str, bytes | Path]
+) -> Bundle:
+    aside = final.with_name(f".{final.name}.new")
+    old = final.with_name(f".{final.name}.old")
+    if old.exists() and not final.exists():
+        old.rename(final)  # a writer was killed between its two renames
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    counter = max(manifest.counter, _previous_counter(final, shown) + 1)
+    try:
+        aside.mkdir()
+        files = {name: _put(aside / name, content) for name, content in contents.items()}
+        whole = replace(manifest, files=files, counter=counter)
+        data = serialize_manifest(whole)
+        _put(aside / MANIFEST_FILE, data)
+        _sync_folder(aside)
+        if final.exists():
+            final.rename(old)
+        aside.rename(final)
+        _sync_folder(final.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        if old.exists() and not final.exists():
+            old.rename(final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    return Bundle(path=shown, manifest=whole, manifest_digest=digest_of(data))
+
+
+def _previous_counter(final: Path, shown: Path) -> int:
+    if not final.exists():
+        return 0
+    if not (final / MANIFEST_FILE).is_file() and (not final.is_dir() or any(final.iterdir())):
+        raise BundleError(
+            "this exists and is no bundle, so it is not replaced",
+            where=str(shown),
+            remedy="choose another name with -o",
+        )
+    try:
+        return parse_manifest(
+            (final / MANIFEST_FILE).read_bytes(), source=str(shown / MANIFEST_FILE)
+        ).counter
+    except (OSError, EdgecalError):
+        return 0  # a damaged bundle may be replaced
+
+
+def _put(file: Path, content: bytes | Path) -> FileRecord:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    whole, size = hashlib.sha256(), 0
+    with file.open("xb") as out:
+        for chunk in _chunks(content):
+            out.write(chunk)
+            whole.update(chunk)
+            size += len(chunk)
+        out.flush()
+        os.fsync(out.fileno())
+    return FileRecord(digest=Digest(f"sha256:{whole.hexdigest()}"), size=size)
+
+
+def _chunks(content: bytes | Path) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        yield content
+        return
+    with content.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            yield chunk
+
+
+def _digest_file(file: Path) -> Digest | None:
+    whole = hashlib.sha256()
+    try:
+        for chunk in _chunks(file):
+            whole.update(chunk)
+    except OSError:
+        return None
+    return Digest(f"sha256:{whole.hexdigest()}")
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Keep two processes from writing bundles into one folder at once; ends with the process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

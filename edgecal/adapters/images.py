@@ -1,0 +1,126 @@
+"""Pictures to network inputs, by OpenCV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgecal.errors import DatasetError
+
+if TYPE_CHECKING:
+    from edgecal.core.preprocess import Preprocess
+
+_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+Array = npt.NDArray[Any]
+
+
+def is_image(name: str) -> bool:
+    """Tell by its suffix whether a file is meant to be a picture; hidden files are not."""
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def load_image(data: bytes, preprocess: Preprocess, *, source: str) -> Array:
+    """Decode a picture and make of it what the network wants.
+
+    Returns
+    -------
+    ndarray
+        Of `preprocess.dtype`; shape (channels, height, width) or (height, width, channels).
+
+    Raises
+    ------
+    DatasetError
+        If the picture cannot be decoded whole, or is smaller than the crop.
+    """
+    return apply_preprocess(_decode(data, preprocess, source), preprocess, source=source)
+
+
+def apply_preprocess(image: Array, preprocess: Preprocess, *, source: str) -> Array:
+    """Resize, crop, normalize and lay out a decoded picture.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (height, width, channels), in `preprocess.color` order
+    """
+    if preprocess.resize is not None:
+        image = _resize(image, preprocess)
+    if preprocess.crop is not None:
+        image = _crop(image, preprocess.crop, source)
+    values = image.astype(np.float32)
+    if preprocess.mean != (0.0,):
+        values -= np.asarray(preprocess.mean, np.float32)
+    if preprocess.scale != (1.0,):
+        values *= np.asarray(preprocess.scale, np.float32)
+    if preprocess.layout == "nchw":
+        values = values.transpose(2, 0, 1)
+    return np.ascontiguousarray(values, dtype=np.dtype(preprocess.dtype))
+
+
+def _decode(data: bytes, preprocess: Preprocess, source: str) -> Array:
+    image = None
+    if data and _is_whole(data):
+        try:
+            flag = cv2.IMREAD_GRAYSCALE if preprocess.color == "gray" else cv2.IMREAD_COLOR
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        except cv2.error:
+            image = None
+    if image is None:
+        raise DatasetError(
+            f"cannot decode the image: {len(data)} bytes that are no picture, or only part of one",
+            where=source,
+            remedy="replace or remove the file, or pass --skip-unreadable",
+        )
+    if preprocess.color == "gray":
+        return image[:, :, np.newaxis]
+    return image[:, :, ::-1] if preprocess.color == "rgb" else image
+
+
+def _is_whole(data: bytes) -> bool:
+    """Tell whether a JPEG or PNG has its end: OpenCV fills what is missing with grey and says nothing."""
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" in data[-4096:]
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-4096:]
+    return True
+
+
+def _resize(image: Array, preprocess: Preprocess) -> Array:
+    if preprocess.resize is None:
+        return image
+    height, width = preprocess.resize
+    have_height, have_width = image.shape[:2]
+    if preprocess.fit == "shorter":
+        ratio = max(height / have_height, width / have_width)
+        size = (round(have_width * ratio), round(have_height * ratio))
+    elif preprocess.fit == "letterbox":
+        ratio = min(height / have_height, width / have_width)
+        size = (max(1, round(have_width * ratio)), max(1, round(have_height * ratio)))
+    else:
+        size = (width, height)
+    if size != (have_width, have_height):
+        shrinking = size[0] < have_width or size[1] < have_height
+        how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+        image = cv2.resize(image, size, interpolation=how).reshape(size[1], size[0], -1)
+    if preprocess.fit == "letterbox":
+        canvas = np.full((height, width, image.shape[2]), preprocess.fill, image.dtype)
+        top, left = (height - size[1]) // 2, (width - size[0]) // 2
+        canvas[top : top + size[1], left : left + size[0]] = image
+        return canvas
+    return image
+
+
+def _crop(image: Array, crop: tuple[int, int], source: str) -> Array:
+    height, width = crop
+    if image.shape[0] < height or image.shape[1] < width:
+        raise DatasetError(
+            f"the picture of {image.shape[0]}x{image.shape[1]} is smaller than the crop "
+            f"of {height}x{width}",
+            where=source,
+            remedy="set resize to at least the crop's size",
+        )
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]

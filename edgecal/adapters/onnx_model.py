@@ -1,0 +1,343 @@
+"""ONNX files: read into a core graph, digested, and given extra outputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.version_converter
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from edgecal.core.graph import Attribute, Graph, Node, TensorInfo
+from edgecal.core.manifest import Digest, ModelRecord, SourceFile, TensorRecord
+from edgecal.errors import ModelError
+
+_LARGEST_PROTO_BYTES = 2**31 - 1024
+"""Protocol buffers end at 2 GiB; ONNX Runtime takes an edited model only as one of them."""
+
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+_QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxModel:
+    """An ONNX file that was read whole, external data included."""
+
+    path: Path
+    proto: onnx.ModelProto
+    graph: Graph
+    digest: Digest
+    canonical_digest: Digest
+    external_data: tuple[str, ...]
+    """Paths relative to the model, in name order."""
+
+    def record(self) -> ModelRecord:
+        """Say which network this is, as a manifest does."""
+        status = self.path.stat()
+        return ModelRecord(
+            digest=self.digest,
+            canonical_digest=self.canonical_digest,
+            opset=self.graph.opset,
+            inputs=tuple(_tensor_record(tensor) for tensor in self.graph.inputs),
+            outputs=tuple(_tensor_record(tensor) for tensor in self.graph.outputs),
+            source=SourceFile(
+                path=str(self.path), size=status.st_size, mtime_ns=status.st_mtime_ns
+            ),
+            external_data=self.external_data,
+        )
+
+
+def read_model(path: Path) -> OnnxModel:
+    """Read, check and understand an ONNX file.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, corrupt, or a kind of network that cannot be calibrated here.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the model: {error.strerror or error}",
+            where=str(path),
+            remedy="check the path; edgecal wants an ONNX file",
+        ) from error
+    try:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, TypeError) as error:
+        raise _corrupt(path, "it is not an ONNX file, or it was cut off") from error
+    if not proto.graph.node or not proto.graph.output:
+        raise _corrupt(path, "it holds no network: no nodes or no outputs")
+    digest = hashlib.sha256(data)
+    del data
+    external = _inline_external_data(proto, path, digest)
+    _check(proto, path)
+    return OnnxModel(
+        path=path,
+        proto=proto,
+        graph=_graph(proto, path),
+        digest=Digest(f"sha256:{digest.hexdigest()}"),
+        canonical_digest=_canonical_digest(proto),
+        external_data=external,
+    )
+
+
+def with_outputs(model: OnnxModel, names: tuple[str, ...]) -> bytes:
+    """Serialize the network with more of its tensors as outputs, after its own ones.
+
+    Their types are left for the runtime to infer.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for name in names:
+        proto.graph.output.add(name=name)
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def _tensor_record(tensor: TensorInfo) -> TensorRecord:
+    return TensorRecord(
+        name=tensor.name,
+        dtype=tensor.dtype,
+        shape=tuple(-1 if size is None else size for size in tensor.shape or ()),
+    )
+
+
+def raise_opset(model: OnnxModel, opset: int) -> OnnxModel:
+    """Give the same network in at least this opset; tensors keep their names.
+
+    Raises
+    ------
+    ModelError
+        If an operator of the network has no such version.
+    """
+    if model.graph.opset >= opset:
+        return model
+    try:
+        proto = onnx.version_converter.convert_version(model.proto, opset)
+    except RuntimeError as error:
+        raise ModelError(
+            f"opset {model.graph.opset} cannot be raised to {opset}: {error}",
+            where=str(model.path),
+            remedy=f"export the network with opset {opset} or later",
+        ) from error
+    return replace(model, proto=proto, graph=_graph(proto, model.path))
+
+
+def _corrupt(path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"the model is corrupt: {what}",
+        where=str(path),
+        remedy="export it again, or copy it again if it was transferred",
+    )
+
+
+def _check(proto: onnx.ModelProto, path: Path) -> None:
+    for node in proto.graph.node:
+        if node.op_type in _CONTROL_FLOW:
+            raise ModelError(
+                f"node {node.name!r} is a {node.op_type}: tensors inside control flow have no scale",
+                where=str(path),
+                remedy="export without control flow (trace instead of script, or unroll)",
+            )
+        if node.op_type in _QUANTIZED:
+            raise ModelError(
+                f"node {node.name!r} is a {node.op_type}: the network is already quantized, and "
+                "TensorRT uses no calibration cache for such a network",
+                where=str(path),
+                remedy="give the float network, or build this one without edgecal",
+            )
+    for tensor in (*proto.graph.input, *proto.graph.output):
+        if tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+            raise ModelError(
+                f"tensor {tensor.name!r} is float16: this version calibrates float32 networks",
+                where=str(path),
+                remedy="export in float32; the target's builder makes FP16 layers by itself",
+            )
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise _corrupt(path, str(error).strip().splitlines()[0]) from error
+
+
+def _inline_external_data(
+    proto: onnx.ModelProto, path: Path, digest: hashlib._Hash
+) -> tuple[str, ...]:
+    """Read weights that lie in files of their own, adding each file to the model's digest."""
+    tensors = [
+        tensor
+        for tensor in _all_tensors(proto.graph)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    places = [
+        (tensor, {entry.key: entry.value for entry in tensor.external_data}) for tensor in tensors
+    ]
+    names = sorted({place.get("location", "") for _, place in places})
+    files = {name: _external_file(path, name) for name in names}
+    total = proto.ByteSize() + sum(file.stat().st_size for file in files.values())
+    if total > _LARGEST_PROTO_BYTES:
+        raise ModelError(
+            f"the network with its weights takes {total / 2**30:.1f} GiB; 2 GiB is the most that "
+            "can be calibrated",
+            where=str(path),
+            remedy="calibrate a smaller network, or split this one",
+        )
+    for name in names:
+        digest.update(hashlib.sha256(files[name].read_bytes()).digest())
+    for tensor, place in places:
+        file = files[place["location"]]
+        offset = int(place.get("offset", 0))
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            length = int(place.get("length", file.stat().st_size - offset))
+            tensor.raw_data = stream.read(length)
+        if len(tensor.raw_data) != length:
+            raise _corrupt(path, f"its weight file {place['location']!r} is too short")
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    return tuple(names)
+
+
+def _external_file(path: Path, name: str) -> Path:
+    inside = PurePosixPath(name)
+    if not name or inside.is_absolute() or ".." in inside.parts:
+        raise _corrupt(path, f"its weights are said to lie at {name!r}, outside the model's folder")
+    file = path.parent / inside
+    if not file.is_file():
+        raise ModelError(
+            f"the model keeps weights in {name!r}, which is not there",
+            where=str(path),
+            remedy="copy that file beside the model",
+        )
+    return file
+
+
+def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+
+
+def _canonical_digest(proto: onnx.ModelProto) -> Digest:
+    """Digest what the network computes: without doc strings, producer and metadata."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for field in ("doc_string", "producer_name", "producer_version", "metadata_props"):
+        bare.ClearField(field)
+    bare.graph.ClearField("doc_string")
+    for part in (
+        *bare.graph.node,
+        *bare.graph.initializer,
+        *bare.graph.input,
+        *bare.graph.output,
+        *bare.graph.value_info,
+    ):
+        part.ClearField("doc_string")
+    data = bare.SerializeToString(deterministic=True)
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def _graph(proto: onnx.ModelProto, path: Path) -> Graph:
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        raise _corrupt(path, str(error).strip().splitlines()[0]) from error
+    initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+    constants = dict(initializers)
+    tensors = {
+        tensor.name: TensorInfo(
+            name=tensor.name, dtype=_dtype(tensor.data_type), shape=tuple(tensor.dims)
+        )
+        for tensor in proto.graph.initializer
+    }
+    for value in (*inferred.value_info, *inferred.input, *inferred.output):
+        if value.type.HasField("tensor_type") and value.name not in initializers:
+            tensors[value.name] = _info(value)
+    nodes = []
+    for position, node in enumerate(proto.graph.node):
+        nodes.append(_node(node, position))
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            constants[node.output[0]] = node.attribute[0].t
+    return Graph(
+        inputs=tuple(
+            tensors[value.name] for value in proto.graph.input if value.name not in initializers
+        ),
+        outputs=tuple(
+            tensors.get(value.name, TensorInfo(name=value.name, dtype="unknown"))
+            for value in proto.graph.output
+        ),
+        nodes=tuple(nodes),
+        tensors=tensors,
+        constants=_Constants(constants),
+        opset=next((one.version for one in proto.opset_import if one.domain in {"", "ai.onnx"}), 0),
+    )
+
+
+class _Constants(Mapping[str, npt.NDArray[np.generic]]):
+    """Initializers by name, turned into arrays only when looked at."""
+
+    def __init__(self, tensors: Mapping[str, onnx.TensorProto]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        return np.asarray(numpy_helper.to_array(self._tensors[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+
+def _node(node: onnx.NodeProto, position: int) -> Node:
+    attributes: dict[str, Attribute] = {}
+    subgraph = False
+    for attribute in node.attribute:
+        value: Any = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        elif attribute.type in {onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS}:
+            value = tuple(value)
+        elif attribute.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}:
+            subgraph = True
+        if isinstance(value, int | float | str | tuple):
+            attributes[attribute.name] = value
+    return Node(
+        name=node.name or f"{node.op_type}_{position}",
+        op_type=node.op_type,
+        inputs=tuple(node.input),
+        outputs=tuple(node.output),
+        attributes=attributes,
+        domain=node.domain,
+        has_subgraph=subgraph,
+    )
+
+
+def _info(value: onnx.ValueInfoProto) -> TensorInfo:
+    tensor = value.type.tensor_type
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(
+            size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None
+            for size in tensor.shape.dim
+        )
+    return TensorInfo(name=value.name, dtype=_dtype(tensor.elem_type), shape=shape)
+
+
+def _dtype(code: int) -> str:
+    if code == onnx.TensorProto.UNDEFINED:
+        return "unknown"
+    return str(onnx.helper.tensor_dtype_to_np_dtype(code))

@@ -1,0 +1,50 @@
+"""Finds and reads `edgecal.toml`, in the working directory or a parent."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from edgecal.core.project import Project, parse_project
+from edgecal.errors import InventoryError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE_NAME: Final = "edgecal.toml"
+
+
+def find_project(folder: Path) -> Project:
+    """Read the nearest `edgecal.toml` from `folder` upwards; an empty project if there is none.
+
+    Raises
+    ------
+    InventoryError
+        If the file cannot be read or says something unknown.
+    """
+    for parent in (folder, *folder.parents):
+        file = parent / FILE_NAME
+        if file.is_file():
+            return parse_project(read_toml(file), source=str(file))
+    return Project()
+
+
+def read_toml(file: Path) -> dict[str, object]:
+    """Decode a TOML file.
+
+    Raises
+    ------
+    InventoryError
+        If it cannot be read; the message names the line.
+    """
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InventoryError(
+            f"cannot read the settings: {error}", where=str(file), remedy="correct the file"
+        ) from error

@@ -1,0 +1,1 @@
+"""The command line: typer in, exit code out."""

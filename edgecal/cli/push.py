@@ -1,0 +1,130 @@
+"""`edgecal push`: ship, build, prove, verify, activate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgecal.cli.options import JsonOption, QuietOption, TargetsOption, VerboseOption
+from edgecal.cli.story import Story
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgecal.adapters.bundle import Bundle
+
+_HOW = "How to build"
+
+
+def push(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[BUNDLE]...",
+            help="Of several, the one for the target's TensorRT is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    targets: TargetsOption,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", help="Name of the model on the target.", show_default="the bundle's"),
+    ] = None,
+    builder: Annotated[
+        str | None,
+        typer.Option(help="trtexec or onnxruntime.", rich_help_panel=_HOW, show_default="trtexec"),
+    ] = None,
+    dla: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="CORE",
+            help="Build for a DLA core.",
+            rich_help_panel=_HOW,
+            show_default=False,
+        ),
+    ] = None,
+    no_gpu_fallback: Annotated[
+        bool,
+        typer.Option(
+            "--no-gpu-fallback", help="Fail where the DLA refuses a layer.", rich_help_panel=_HOW
+        ),
+    ] = False,
+    no_fp16: Annotated[
+        bool, typer.Option("--no-fp16", help="No FP16 beside INT8.", rich_help_panel=_HOW)
+    ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Build again what is there already.", rich_help_panel=_HOW),
+    ] = False,
+    accept_unproven: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unproven",
+            help="Go on although the build's log does not show that the cache was used.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Probe and check only; change nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Bring a bundle to targets over SSH: each builds its own engine, which is verified, then active.
+
+    The old engine stays active until the new one has proved itself.
+
+    [bold]Examples[/]
+
+    edgecal push resnet18.edgecal --target nvidia@xavier.local
+
+    edgecal push detector-8.5.edgecal detector-10.3.edgecal --target orin-1 --target orin-2 --dla 0 --as detector-dla0
+    """
+    from edgecal.cli import wiring
+    from edgecal.cli.watch import watch_pushes
+    from edgecal.core.build import BuildOptions
+    from edgecal.core.manifest import parse_name
+    from edgecal.workflows.report import PushOptions
+
+    story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
+    project = wiring.project()
+    options = PushOptions(
+        name=parse_name(name, source="--as") if name else None,
+        build=BuildOptions(
+            dla_core=dla if dla is not None else project.push.dla,
+            gpu_fallback=project.push.gpu_fallback and not no_gpu_fallback,
+            fp16=project.push.fp16 and not no_fp16,
+        ),
+        rebuild=rebuild,
+        accept_unproven=accept_unproven,
+        dry_run=dry_run,
+        thresholds=project.thresholds,
+    )
+    paths = bundles or [Path(one) for one in project.push.bundle]
+    wanted = [wiring.target(text, builder=builder) for text in targets]
+    reports = watch_pushes(_read(paths), wanted, options, wiring.world(), story)
+    raise typer.Exit(max_exit_code([report.exit_code for report in reports]))
+
+
+def max_exit_code(codes: Sequence[int]) -> int:
+    """Give the code of several targets: the first of 130, 1, 5, 4, 3, 2 that occurred, else 0."""
+    return next((code for code in (130, 1, 5, 4, 3, 2) if code in codes), 0)
+
+
+def _read(paths: Sequence[Path]) -> list[Bundle]:
+    from edgecal.cli import wiring
+    from edgecal.errors import InputError
+
+    if not paths:
+        raise InputError(
+            "no bundle was given",
+            where="push",
+            remedy="name one: edgecal push NAME.edgecal --target T; or write [push] bundle in "
+            "edgecal.toml",
+        )
+    return [wiring.bundle(path) for path in paths]

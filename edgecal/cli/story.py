@@ -1,0 +1,128 @@
+"""What a command shows: the result on stdout, the story on stderr."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from edgecal.core.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+
+@dataclass
+class Story:
+    """Where a command's words go. Colours follow NO_COLOR and whether there is a terminal."""
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    err: Console = field(
+        default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True)
+    )
+
+    def tell(self, markup: str) -> None:
+        """Say something on stderr, unless told to be quiet."""
+        if not self.quiet:
+            self.err.print(markup)
+
+    def detail(self, markup: str) -> None:
+        """Say something on stderr that only `-v` wants to hear."""
+        if self.verbose and not self.quiet:
+            self.err.print(markup)
+
+    def result(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:
+        """Give the result on stdout: one JSON document, or what `show` prints."""
+        if self.as_json:
+            self._print(document)
+        else:
+            show(self.out)
+
+    def error(self, code: int, name: str, what: str, *, where: str = "", remedy: str) -> None:
+        """Give the document that stands for a result that could not be had."""
+        error = {"code": name, "what": what, "where": where, "remedy": remedy}
+        self._print({"schema": "edgecal.error/1", "exit_code": code, "error": error})
+
+    def _print(self, document: Mapping[str, Any]) -> None:
+        self.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        """Show findings, worst first; notes only with `-v`."""
+        order = list(Severity)
+        for finding in sorted(findings, key=lambda one: order.index(one.severity)):
+            if finding.severity is Severity.NOTE and not self.verbose:
+                continue
+            style = _STYLES[finding.severity]
+            self.tell(
+                f"[{style}]{finding.severity.value}[/] {escape(finding.rule)} "
+                f"({escape(finding.subject)}): {escape(finding.message)}"
+            )
+            self.tell(f"  try: {escape(finding.remedy)}")
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Show a bar with rate and time left while the block runs; plain lines without a terminal.
+
+        Gives a function that takes what is being done, how much is done, and how much there is.
+        """
+        if self.quiet or not self.err.is_terminal:
+            yield self._plain_progress()
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            tasks: dict[str, Any] = {}
+
+            def show(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=total or None, rate="")
+                task = bar.tasks[bar.task_ids.index(tasks[what])]
+                speed = f"{task.speed:.0f}/s" if task.speed else ""
+                bar.update(tasks[what], completed=done, rate=speed)
+
+            yield show
+
+    def _plain_progress(self) -> Callable[[str, int, int], None]:
+        said: dict[str, int] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            tenth = 10 * done // total if total else done.bit_length()
+            if said.get(what) != tenth:
+                said[what] = tenth
+                self.tell(f"{escape(what)}: {done}{f' of {total}' if total else ''}")
+
+        return show
+
+
+def size_text(count: int) -> str:
+    """Write a number of bytes for people."""
+    if count < 1000:
+        return f"{count} B"
+    value = count / 1000
+    for unit in ("kB", "MB"):
+        if value < 1000:
+            return f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

@@ -1,0 +1,199 @@
+"""The composition root: the only place that picks adapters, each imported when it is needed."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecal.core.targets import parse_target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgecal.adapters.bundle import Bundle
+    from edgecal.adapters.demo_data import DemoData
+    from edgecal.adapters.known_hosts import HostKey
+    from edgecal.adapters.loopback import LoopbackServer
+    from edgecal.adapters.onnx_model import OnnxModel
+    from edgecal.adapters.ssh_route import KnownAs
+    from edgecal.core.graph import TensorInfo
+    from edgecal.core.platforms import Platforms
+    from edgecal.core.preprocess import Preprocess
+    from edgecal.core.project import Project
+    from edgecal.core.target import Target
+    from edgecal.ports import Backend, Dataset, Network
+    from edgecal.workflows.calibrate import Calibration, Statistics
+    from edgecal.workflows.world import World
+
+
+def project() -> Project:
+    """Read the nearest `edgecal.toml`."""
+    from edgecal.adapters.project import find_project
+
+    return find_project(Path.cwd())
+
+
+def read_toml(file: Path) -> dict[str, object]:
+    """Decode a TOML file."""
+    from edgecal.adapters import project as adapter
+
+    return adapter.read_toml(file)
+
+
+def platforms() -> Platforms:
+    """Read the platform tables."""
+    from edgecal.adapters.tables import load_platforms
+
+    return load_platforms()
+
+
+def target(text: str, *, builder: str | None = None) -> Target:
+    """Find a target by what the user calls it."""
+    from dataclasses import replace
+
+    found = parse_target(text, project().targets)
+    return replace(found, builder=builder) if builder else found
+
+
+def model(path: Path) -> OnnxModel:
+    """Read an ONNX file."""
+    from edgecal.adapters.onnx_model import read_model
+
+    return read_model(path)
+
+
+def backend(network: OnnxModel) -> Backend:
+    """Make the ONNX Runtime backend for a network."""
+    from edgecal.adapters.ort_backend import OrtBackend
+
+    return OrtBackend(network)
+
+
+def dataset(
+    spec: str,
+    inputs: Sequence[TensorInfo],
+    *,
+    preprocess: Preprocess | None,
+    skip_unreadable: bool,
+    limit: int | None,
+) -> Dataset:
+    """Open calibration data."""
+    from edgecal.adapters.datasets import open_dataset
+
+    return open_dataset(
+        spec, inputs, preprocess=preprocess, skip_unreadable=skip_unreadable, limit=limit
+    )
+
+
+def bundle(path: Path) -> Bundle:
+    """Read a bundle and check every file of it."""
+    from edgecal.adapters.bundle import read_bundle
+
+    return read_bundle(path)
+
+
+def save_bundle(
+    path: Path,
+    *,
+    network: OnnxModel,
+    data: str,
+    source: Dataset,
+    statistics: Statistics,
+    calibration: Calibration,
+) -> Bundle:
+    """Write a bundle, whole or not at all."""
+    from edgecal import __version__
+    from edgecal.adapters.bundle import write_bundle
+    from edgecal.core.manifest import MODEL_FILE
+    from edgecal.workflows.calibrate import make_manifest
+
+    manifest = make_manifest(
+        calibration,
+        statistics,
+        source,
+        name=path.stem,
+        model=network.record(),
+        data=data,
+        now=now(),
+        version=__version__,
+    )
+    contents: dict[str, bytes | Path] = {MODEL_FILE: network.path}
+    contents.update({name: network.path.parent / name for name in network.external_data})
+    contents.update(calibration.files)
+    return write_bundle(path, manifest, contents)
+
+
+def now() -> datetime:
+    """Tell the time: aware, UTC."""
+    return datetime.now(timezone.utc)
+
+
+def workers() -> int:
+    """Give the cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def world() -> World:
+    """Put together what pushes and questions to targets need."""
+    from edgecal.adapters.reference_builder import ReferenceBuilder
+    from edgecal.adapters.scripts import load_scripts
+    from edgecal.adapters.ssh import connect
+    from edgecal.adapters.trtexec_builder import TrtexecBuilder
+    from edgecal.workflows.world import World
+
+    return World(
+        connect=connect,
+        scripts=load_scripts(),
+        builders={one.name: one for one in (TrtexecBuilder(), ReferenceBuilder())},
+        platforms=platforms(),
+        now=now,
+        owner=f"{getpass.getuser()}@{socket.gethostname()}",
+    )
+
+
+def host_key(asked: Target) -> HostKey:
+    """Ask a target for its host key, without logging in."""
+    from edgecal.adapters.ssh import fetch_host_key
+
+    return fetch_host_key(asked)
+
+
+def known_keys(asked: Target) -> tuple[KnownAs, tuple[HostKey, ...]]:
+    """Tell where a target's host key is kept, and which ones are known already."""
+    from edgecal.adapters.known_hosts import host_name, load_host_keys
+    from edgecal.adapters.ssh_route import known_as
+
+    place = known_as(asked)
+    return place, load_host_keys([place.file]).keys(host_name(place.host, place.port))
+
+
+def remember_key(place: KnownAs, key: HostKey, *, replace: bool) -> None:
+    """Write a host key down, in place of another if told so."""
+    from edgecal.adapters.known_hosts import append_host_key
+
+    append_host_key(place.file, place.host, place.port, key, replace=replace)
+
+
+def demo_data(folder: Path) -> DemoData:
+    """Unpack the demo's network and pictures."""
+    from edgecal.adapters.demo_data import unpack_demo
+
+    return unpack_demo(folder)
+
+
+def loopback(folder: Path) -> LoopbackServer:
+    """Start a throw-away SSH server on this machine."""
+    from edgecal.adapters.loopback import start_loopback
+
+    return start_loopback(folder)
+
+
+def run_onnx(path: Path) -> Network:
+    """Load an ONNX file as it stands, with all of ONNX Runtime's optimisations."""
+    from edgecal.adapters.ort_backend import load_network
+
+    return load_network(path)

@@ -1,0 +1,1 @@
+"""What edgecal believes about TensorRT, Jetsons and calibration: values in, values out."""

@@ -1,0 +1,62 @@
+"""The record of what was active on a target, and where a rollback goes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """One line of a target's record."""
+
+    action: str
+    """`activate` or `rollback`."""
+    release: str
+    time: str
+    """UTC, by the controller's clock: many Jetsons have none that runs while they are off."""
+    by: str
+    target_time_s: int
+    """Seconds since 1970 by the target's own clock."""
+
+
+def parse_activation(line: str) -> Activation | None:
+    """Read one line; `None` for one that power loss cut off."""
+    seconds, _, text = line.partition(" ")
+    try:
+        document = json.loads(text)
+        return Activation(
+            action=str(document["action"]),
+            release=str(document["release"]),
+            time=str(document["time"]),
+            by=str(document["by"]),
+            target_time_s=int(seconds),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def previous_release(activations: Sequence[Activation], current: str | None) -> str | None:
+    """Find what a rollback goes back to: the latest earlier activation not itself rolled back from.
+
+    It never toggles: after A, B, C and two rollbacks A is active, and there is nothing before it.
+    A line whose activation never happened (the target lost power between record and rename) does
+    not count, for `current` is what is really active.
+    """
+    stack: list[str] = []
+    for activation in activations:
+        if activation.action == "rollback":
+            while stack and stack[-1] != activation.release:
+                stack.pop()
+            if stack:
+                continue
+        elif activation.release in stack:
+            stack.remove(activation.release)
+        stack.append(activation.release)
+    if current in stack:
+        del stack[stack.index(current) :]
+    return stack[-1] if stack else None

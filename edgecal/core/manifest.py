@@ -1,0 +1,294 @@
+"""Where a bundle came from: digests, versions, algorithm, data; written down once, checked ever after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
+
+from edgecal.core.versions import TensorRTVersion, parse_tensorrt
+from edgecal.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Digest = NewType("Digest", str)
+"""`sha256:` and 64 hex digits."""
+
+T = TypeVar("T")
+
+SCHEMA: Final = "edgecal.bundle/1"
+MODEL_FILE: Final = "model.onnx"
+CACHE_FILE: Final = "calibration.cache"
+GOLDEN_FILE: Final = "golden.npz"
+HISTOGRAMS_FILE: Final = "histograms.npz"
+MANIFEST_FILE: Final = "manifest.json"
+HOST_ONLY: Final = frozenset({HISTOGRAMS_FILE, "calibration.log"})
+"""Files that stay on the host."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def digest_of(data: bytes) -> Digest:
+    """Digest bytes at hand."""
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def parse_name(text: str, *, source: str) -> str:
+    """Accept a name a bundle or a model on a target may have.
+
+    Raises
+    ------
+    InputError
+        If it could not be one folder's name on any target.
+    """
+    if _NAME.fullmatch(text) is None or text in {".", ".."}:
+        raise InputError(
+            f"expected a name of 1 to 64 letters, digits, '.', '_' or '-', found {text!r}",
+            where=source,
+            remedy="rename it, for example to 'detector-v2'",
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRecord:
+    """An input or output of the network; -1 stands for a dimension chosen at run time."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file the bundle was made from, as given, for finding out later whether it changed."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """Which network: digests with and without doc strings, and what goes in and out."""
+
+    digest: Digest
+    canonical_digest: Digest
+    opset: int
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    source: SourceFile
+    external_data: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRecord:
+    """Which data, in which order, prepared how."""
+
+    digest: Digest
+    source: str
+    kind: str
+    samples: int
+    """All that were used, held-out ones included."""
+    held_out: int
+    dropped: int
+    """Samples of an incomplete last batch."""
+    skipped: tuple[str, ...]
+    """Unreadable files that `--skip-unreadable` let pass."""
+    batch_size: int
+    first: tuple[str, ...]
+    """Names of the first samples: the first batch sets the range of every histogram."""
+    preprocess: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecord:
+    """Who made the numbers, and how."""
+
+    algorithm: str
+    parameters: Mapping[str, object]
+    chosen_by: str
+    """Why this algorithm: `given`, or what `auto` compared."""
+    candidates: Mapping[str, float]
+    """Error of each algorithm that `auto` tried: RMS of INT8 minus FP32, relative to FP32."""
+    backend: str
+    backend_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageRecord:
+    """How many tensors of the network have an entry."""
+
+    activations: int
+    covered: int
+    constants: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityRecord:
+    """What the host's INT8 simulation predicts, over the held-out samples."""
+
+    samples: int
+    held_out: bool
+    """False where too little data was given and the calibrated samples had to serve."""
+    outputs: Mapping[str, Mapping[str, float | None]]
+    """Per output: `cosine_min`, `cosine_mean`, `sqnr_db` (none where there is no difference)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenRecord:
+    """Runs whose outputs every engine is compared with."""
+
+    runs: int
+    held_out: bool
+    batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A file of the bundle."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything a bundle says of itself."""
+
+    name: str
+    form: str
+    created: datetime
+    edgecal: str
+    counter: int
+    tensorrt: TensorRTVersion
+    written_by_tensorrt: bool
+    """False: the numbers are edgecal's and the header was stamped."""
+    model: ModelRecord
+    data: DataRecord
+    calibration: CalibrationRecord
+    coverage: CoverageRecord
+    quality: QualityRecord
+    golden: GoldenRecord
+    files: Mapping[str, FileRecord]
+    targets: tuple[str, ...] | None = None
+
+
+def serialize_manifest(manifest: Manifest) -> bytes:
+    """Write a manifest as stable, readable JSON; its digest identifies the bundle."""
+    document = {"schema": SCHEMA, **asdict(manifest)}
+    document["created"] = manifest.created.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document["tensorrt"] = str(manifest.tensorrt)
+    if manifest.targets is None:
+        del document["targets"]
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def parse_manifest(data: bytes, *, source: str) -> Manifest:
+    """Read a manifest.
+
+    Raises
+    ------
+    BundleError
+        If it is not JSON, of another schema, or lacks something.
+    """
+    try:
+        document = json.loads(data)
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            found = (
+                document.get("schema") if isinstance(document, dict) else type(document).__name__
+            )
+            raise BundleError(
+                f"expected a manifest of schema {SCHEMA!r}, found {found!r}",
+                where=source,
+                remedy="make the bundle again with this version of edgecal",
+            )
+        return _manifest(document, source)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"the manifest does not hold what it should: {type(error).__name__} {error}",
+            where=source,
+            remedy="the bundle is damaged; copy it again or calibrate again",
+        ) from error
+
+
+def _manifest(document: dict[str, Any], source: str) -> Manifest:
+    model, data = document["model"], document["data"]
+    if document["form"] != "cache":
+        raise BundleError(
+            f"expected a bundle of form 'cache', found {document['form']!r}",
+            where=source,
+            remedy="use a version of edgecal that knows this form",
+        )
+    return Manifest(
+        name=parse_name(document["name"], source=source),
+        form=document["form"],
+        created=datetime.strptime(document["created"], "%Y-%m-%dT%H:%M:%SZ").replace(
+            tzinfo=timezone.utc
+        ),
+        edgecal=_as(document["edgecal"], str),
+        counter=_as(document["counter"], int),
+        tensorrt=parse_tensorrt(document["tensorrt"]),
+        written_by_tensorrt=_as(document["written_by_tensorrt"], bool),
+        model=ModelRecord(
+            digest=_digest(model["digest"]),
+            canonical_digest=_digest(model["canonical_digest"]),
+            opset=_as(model["opset"], int),
+            inputs=_tensors(model["inputs"]),
+            outputs=_tensors(model["outputs"]),
+            source=SourceFile(**model["source"]),
+            external_data=tuple(_file_name(name) for name in model["external_data"]),
+        ),
+        data=DataRecord(
+            **{**data, "skipped": tuple(data["skipped"]), "first": tuple(data["first"])}
+        ),
+        calibration=CalibrationRecord(**document["calibration"]),
+        coverage=CoverageRecord(
+            **{**document["coverage"], "missing": tuple(document["coverage"]["missing"])}
+        ),
+        quality=QualityRecord(**document["quality"]),
+        golden=GoldenRecord(**document["golden"]),
+        files={
+            _file_name(name): FileRecord(
+                digest=_digest(record["digest"]), size=_as(record["size"], int)
+            )
+            for name, record in document["files"].items()
+        },
+        targets=tuple(document["targets"]) if document.get("targets") is not None else None,
+    )
+
+
+def _tensors(records: Iterable[Mapping[str, Any]]) -> tuple[TensorRecord, ...]:
+    return tuple(
+        TensorRecord(
+            name=_as(record["name"], str),
+            dtype=_as(record["dtype"], str),
+            shape=tuple(_as(size, int) for size in record["shape"]),
+        )
+        for record in records
+    )
+
+
+def _digest(text: str) -> Digest:
+    if _DIGEST.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no sha256 digest")
+    return Digest(text)
+
+
+def _file_name(text: str) -> str:
+    """Accept a path inside the bundle only: a manifest must not make us read or write elsewhere."""
+    if not text or text.startswith("/") or any(part in {"", ".", ".."} for part in text.split("/")):
+        raise ValueError(f"{text!r} is no path inside a bundle")
+    return text
+
+
+def _as(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, found {value!r}")
+    return value

@@ -1,0 +1,152 @@
+"""How a picture becomes an input of the network, as data that goes into the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+
+from edgecal.core.findings import Finding, Severity
+from edgecal.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgecal.core.graph import TensorInfo
+
+Color = Literal["rgb", "bgr", "gray"]
+Layout = Literal["nchw", "nhwc"]
+Dtype = Literal["float32", "uint8"]
+Fit = Literal["stretch", "shorter", "letterbox"]
+
+N = TypeVar("N", int, float)
+
+_IMAGE_RANK: Final = 4
+_CHANNELS: Final[Mapping[str, int]] = {"rgb": 3, "bgr": 3, "gray": 1}
+_REMEDY: Final = (
+    'write for example: resize = [256, 256], crop = [224, 224], color = "rgb", '
+    'mean = [123.7, 116.3, 103.5], scale = [0.0171, 0.0175, 0.0174], layout = "nchw"'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """Decode, resize, crop, order colours, subtract mean, multiply by scale, lay out; in this order.
+
+    Pixels count from 0 to 255; `mean` is in those units and `scale` is what a difference of one
+    is worth to the network. One number serves all channels, else one per channel in `color` order.
+    """
+
+    resize: tuple[int, int] | None = None
+    """Height and width in pixels; `None` keeps the picture's own."""
+    fit: Fit = "stretch"
+    """`shorter`: the shorter side gets `resize`; `letterbox`: the longer one, the rest is filled."""
+    fill: float = 114.0
+    """Pixel value of a letterbox's bars."""
+    crop: tuple[int, int] | None = None
+    """Height and width in pixels, cut from the middle."""
+    color: Color = "rgb"
+    mean: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+    layout: Layout = "nchw"
+    dtype: Dtype = "float32"
+
+    @property
+    def channels(self) -> int:
+        """Count the colour channels."""
+        return _CHANNELS[self.color]
+
+    def to_json(self) -> dict[str, object]:
+        """Give every setting, defaults too, as the manifest records them."""
+        return {
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+
+
+def parse_preprocess(
+    table: Mapping[str, Any], *, source: str, base: Preprocess | None = None
+) -> Preprocess:
+    """Read settings from a TOML table or a command line; the others stay as in `base`.
+
+    Raises
+    ------
+    InputError
+        If a setting is unknown or its value does not fit.
+    """
+    known = {field.name for field in fields(Preprocess)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise InputError(
+                f"unknown setting {key!r}; known are {', '.join(sorted(known))}",
+                where=source,
+                remedy=_REMEDY,
+            )
+        values[key] = _parse_value(key, value, source)
+    result = replace(base or Preprocess(), **values)
+    for key in ("mean", "scale"):
+        count = len(getattr(result, key))
+        if count not in {1, result.channels}:
+            raise InputError(
+                f"{key} has {count} numbers, but color {result.color!r} has {result.channels} channels",
+                where=source,
+                remedy=_REMEDY,
+            )
+    return result
+
+
+def assume_preprocess(inputs: Sequence[TensorInfo]) -> tuple[Preprocess, Finding]:
+    """Guess from the input's shape, and say so: a wrong guess makes a wrong cache."""
+    shape = (inputs[0].shape or ()) if len(inputs) == 1 else ()
+    color: Color = "rgb"
+    layout: Layout = "nchw"
+    size = None
+    if len(shape) == _IMAGE_RANK:
+        if shape[1] not in {1, 3} and shape[3] in {1, 3}:
+            layout = "nhwc"
+        channels = shape[1] if layout == "nchw" else shape[3]
+        color = "gray" if channels == 1 else "rgb"
+        height, width = shape[2:] if layout == "nchw" else shape[1:3]
+        size = (height, width) if height and width else None
+    settings = Preprocess(color=color, layout=layout, resize=size, scale=(1 / 255,))
+    return settings, Finding(
+        rule="preprocess-assumed",
+        severity=Severity.WARNING,
+        subject=inputs[0].name,
+        message=f"no preprocessing was given; assumed {color}, {layout}, "
+        f"{f'{size[0]}x{size[1]}' if size else 'no resizing'}, pixels / 255",
+        remedy="say how the application prepares pictures: --preprocess FILE.toml, or --mean and --scale",
+    )
+
+
+def _parse_value(key: str, value: object, source: str) -> object:
+    choices = {"color": Color, "layout": Layout, "dtype": Dtype, "fit": Fit}
+    if key in choices:
+        allowed = get_args(choices[key])
+        if value in allowed:
+            return value
+        expected = f"one of {', '.join(allowed)}"
+    elif key in {"resize", "crop"}:
+        size = _numbers(value, "x", int)
+        if 1 <= len(size) <= 2 and all(one > 0 for one in size):
+            return (size[0], size[-1])
+        expected = "height and width in pixels, like [224, 224] or 224x224"
+    else:
+        numbers = _numbers(value, ",", float)
+        if numbers:
+            return numbers[0] if key == "fill" else numbers
+        expected = "a number, or one per channel"
+    raise InputError(f"{key} wants {expected}, found {value!r}", where=source, remedy=_REMEDY)
+
+
+def _numbers(value: object, separator: str, kind: type[N]) -> tuple[N, ...]:
+    """Read a number, a list of them, or a command line's spelling; nothing if it is none."""
+    parts: Any = value.split(separator) if isinstance(value, str) else value
+    several: list[Any] = parts if isinstance(parts, list) else [parts]
+    if not all(isinstance(one, str | int | kind) and not isinstance(one, bool) for one in several):
+        return ()
+    try:
+        return tuple(kind(one) for one in several)
+    except ValueError:
+        return ()

@@ -1,0 +1,175 @@
+"""`edgecal.toml` as values: what a set-up project need not say on the command line."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgecal.core.preprocess import Preprocess, parse_preprocess
+from edgecal.core.target import Target
+from edgecal.core.verification import Thresholds
+from edgecal.errors import InventoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateDefaults:
+    """Table `[calibrate]`; paths are absolute, or relative to the working directory."""
+
+    model: str | None = None
+    data: str | None = None
+    output: str | None = None
+    tensorrt: tuple[str, ...] = ()
+    jetpack: tuple[str, ...] = ()
+    algorithm: str | None = None
+    percentile: float | None = None
+    batch_size: int | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushDefaults:
+    """Table `[push]`."""
+
+    bundle: tuple[str, ...] = ()
+    dla: int | None = None
+    gpu_fallback: bool = True
+    fp16: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A whole `edgecal.toml`, or the lack of one."""
+
+    source: str | None = None
+    calibrate: CalibrateDefaults = field(default_factory=CalibrateDefaults)
+    preprocess: Preprocess | None = None
+    push: PushDefaults = field(default_factory=PushDefaults)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    targets: Mapping[str, Target] = field(default_factory=dict)
+
+
+_CALIBRATE = {
+    "model": "path",
+    "data": "path",
+    "output": "path",
+    "tensorrt": "words",
+    "jetpack": "words",
+    "algorithm": "word",
+    "percentile": "number",
+    "batch_size": "count",
+    "samples": "count",
+}
+_PUSH = {"bundle": "paths", "dla": "index", "gpu_fallback": "flag", "fp16": "flag"}
+_VERIFY = {"margin": "number", "dla_margin": "number", "ceiling": "number"}
+_TARGET = {
+    "host": "word",
+    "user": "word",
+    "port": "count",
+    "root": "word",
+    "builder": "word",
+    "python": "word",
+    "identity_file": "path",
+    "known_hosts": "path",
+}
+
+
+def parse_project(document: Mapping[str, Any], *, source: str) -> Project:
+    """Read a decoded `edgecal.toml`.
+
+    Parameters
+    ----------
+    source
+        Path of the file; relative paths in it mean its folder.
+
+    Raises
+    ------
+    InventoryError
+        If a table or key is unknown or its value does not fit; the message names it.
+    """
+    folder = posixpath.dirname(source)
+    tables = {"calibrate", "preprocess", "push", "verify", "targets"}
+    for name in document:
+        if name not in tables:
+            raise InventoryError(
+                f"unknown table [{name}]; known are {', '.join(sorted(tables))}",
+                where=source,
+                remedy="correct the name, or remove the table",
+            )
+    targets = {}
+    for name, table in _table(document, "targets", source).items():
+        values = _read(table, _TARGET, f"{source}: [targets.{name}]", folder)
+        targets[name] = Target(name=name, **{"host": name, **values})
+    return Project(
+        source=source,
+        calibrate=CalibrateDefaults(
+            **_read(
+                _table(document, "calibrate", source), _CALIBRATE, f"{source}: [calibrate]", folder
+            )
+        ),
+        preprocess=parse_preprocess(document["preprocess"], source=f"{source}: [preprocess]")
+        if "preprocess" in document
+        else None,
+        push=PushDefaults(
+            **_read(_table(document, "push", source), _PUSH, f"{source}: [push]", folder)
+        ),
+        thresholds=Thresholds(
+            **_read(_table(document, "verify", source), _VERIFY, f"{source}: [verify]", folder)
+        ),
+        targets=targets,
+    )
+
+
+def _table(document: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise InventoryError(
+            f"expected a table [{name}], found {table!r}",
+            where=source,
+            remedy=f"write [{name}] on a line of its own, its keys below",
+        )
+    return table
+
+
+def _read(table: object, known: Mapping[str, str], where: str, folder: str) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise InventoryError(
+            f"expected a table, found {table!r}", where=where, remedy="write key = value lines"
+        )
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise InventoryError(
+                f"unknown key {key!r}; known are {', '.join(sorted(known))}",
+                where=where,
+                remedy="correct the name, or remove the line",
+            )
+        values[key] = _value(key, value, known[key], where, folder)
+    return values
+
+
+def _value(key: str, value: object, kind: str, where: str, folder: str) -> object:  # noqa: PLR0911 - one per kind
+    if kind in {"words", "paths"}:
+        several = value if isinstance(value, list) else [value]
+        return tuple(_value(key, one, kind.removesuffix("s"), where, folder) for one in several)
+    if kind == "word" and isinstance(value, str):
+        return value
+    if kind == "word" and isinstance(value, float):
+        return str(value)  # tensorrt = 8.5
+    if kind == "path" and isinstance(value, str):
+        return value if value.startswith("~") else posixpath.join(folder, value)
+    if kind == "flag" and isinstance(value, bool):
+        return value
+    if not isinstance(value, bool):
+        if kind == "number" and isinstance(value, int | float):
+            return float(value)
+        if kind == "count" and isinstance(value, int) and value > 0:
+            return value
+        if kind == "index" and isinstance(value, int) and value >= 0:
+            return value
+    raise InventoryError(
+        f"{key} wants a {kind}, found {value!r}", where=where, remedy="correct the value"
+    )

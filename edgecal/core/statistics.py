@@ -1,0 +1,184 @@
+"""All histograms of a calibration pass, and the scales that follow from them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgecal.core.amax import amax_of
+from edgecal.core.findings import Finding, Severity
+from edgecal.core.histogram import Histogram, collect, start_histogram
+from edgecal.core.quant import scale_of
+from edgecal.core.tensors import apply_copies, constant_entries, copies
+from edgecal.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgecal.core.graph import Graph
+    from edgecal.core.versions import TensorRTVersion
+
+SCHEMA: Final = 1
+"""Of `histograms.npz`, apart from the bundle's."""
+
+_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scales:
+    """One scale per tensor of a cache, in its order, for one algorithm and TensorRT."""
+
+    activations: Mapping[str, np.float32]
+    constants: Mapping[str, np.float32]
+    """Entries of layers the parser makes of constants, named as that TensorRT names them."""
+    unusable: tuple[str, ...]
+    """Activations that were always zero or never finite: they have no scale."""
+
+    def entries(self) -> dict[str, np.float32]:
+        """Give all of them, as they stand in the cache."""
+        return {**self.activations, **self.constants}
+
+
+def scales_from(
+    histograms: Mapping[str, Histogram],
+    graph: Graph,
+    *,
+    algorithm: str,
+    percentile: float,
+    tensorrt: TensorRTVersion,
+) -> Scales:
+    """Turn statistics into the scales that this TensorRT would have written.
+
+    Raises
+    ------
+    InputError
+        If the algorithm is unknown.
+    """
+    measured: dict[str, np.float32] = {}
+    for name, histogram in histograms.items():
+        scale = _scale(histogram, algorithm, percentile)
+        if scale is not None:
+            measured[name] = scale
+    constants: dict[str, np.float32] = {}
+    for entry, name in constant_entries(graph, tensorrt).items():
+        value = np.asarray(graph.constants[name], np.float32)
+        scale = _scale(collect(start_histogram(value), value), algorithm, percentile)
+        if scale is not None:
+            constants[entry] = scale
+    return Scales(
+        activations=apply_copies(measured, copies(graph, tensorrt)),
+        constants=constants,
+        unusable=tuple(name for name in histograms if name not in measured),
+    )
+
+
+def _scale(histogram: Histogram, algorithm: str, percentile: float) -> np.float32 | None:
+    if histogram.largest == 0:
+        return None
+    scale = scale_of(amax_of(histogram, algorithm, percentile=percentile))
+    return scale if scale >= _SMALLEST_SCALE else None
+
+
+def judge_statistics(histograms: Mapping[str, Histogram], *, samples: int) -> tuple[Finding, ...]:
+    """Say what is odd about the data that was seen."""
+    findings = []
+    if samples < _FEW_SAMPLES:
+        findings.append(
+            Finding(
+                rule="few-samples",
+                severity=Severity.WARNING if samples < _TOO_FEW_SAMPLES else Severity.NOTE,
+                subject="data",
+                message=f"calibrated on {samples} sample{'s' if samples != 1 else ''}; "
+                "NVIDIA's samples use about 500 for ImageNet-class networks",
+                remedy="give more representative data if you can",
+            )
+        )
+    for name, histogram in histograms.items():
+        if histogram.non_finite:
+            findings.append(
+                Finding(
+                    rule="non-finite-activation",
+                    severity=Severity.WARNING,
+                    subject=name,
+                    message=f"{histogram.non_finite} values were NaN or infinite; they were left out",
+                    remedy="look at the data and at this tensor; masks should use a finite minimum",
+                )
+            )
+        if histogram.largest == 0:
+            findings.append(
+                Finding(
+                    rule="no-range",
+                    severity=Severity.NOTE,
+                    subject=name,
+                    message="was zero on all data, so it has no scale and stays out of INT8",
+                    remedy="give more varied data, or remove the dead branch from the network",
+                )
+            )
+    return tuple(findings)
+
+
+_FEW_SAMPLES: Final = 100
+_TOO_FEW_SAMPLES: Final = 16
+
+
+def serialize_histograms(histograms: Mapping[str, Histogram]) -> bytes:
+    """Write histograms as .npz."""
+    values = list(histograms.values())
+    arrays: dict[str, Any] = {
+        "schema": np.asarray(SCHEMA, np.int64),
+        "names": np.asarray(list(histograms), dtype=np.str_),
+        "range_end": np.asarray([one.range_end for one in values], np.float64),
+        "minimum": np.asarray([one.minimum for one in values], np.float64),
+        "maximum": np.asarray([one.maximum for one in values], np.float64),
+        "non_finite": np.asarray([one.non_finite for one in values], np.int64),
+        "counts": np.stack([one.counts for one in values]),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def parse_histograms(data: bytes, *, source: str) -> dict[str, Histogram]:
+    """Read what `serialize_histograms` wrote.
+
+    Raises
+    ------
+    BundleError
+        If it is no such file, or of another schema.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            if int(file["schema"]) != SCHEMA:
+                raise BundleError(
+                    f"expected histograms of schema {SCHEMA}, found {int(file['schema'])}",
+                    where=source,
+                    remedy="calibrate again with this version of edgecal",
+                )
+            return {
+                str(name): Histogram(
+                    range_end=float(range_end),
+                    counts=counts,
+                    minimum=float(minimum),
+                    maximum=float(maximum),
+                    non_finite=int(non_finite),
+                )
+                for name, range_end, counts, minimum, maximum, non_finite in zip(
+                    file["names"],
+                    file["range_end"],
+                    file["counts"],
+                    file["minimum"],
+                    file["maximum"],
+                    file["non_finite"],
+                    strict=True,
+                )
+            }
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise BundleError(
+            f"the histograms cannot be read: {error}",
+            where=source,
+            remedy="the bundle is damaged; copy it again or calibrate again",
+        ) from error

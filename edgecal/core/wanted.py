@@ -1,0 +1,78 @@
+"""Which TensorRT a user means: by version, by JetPack, or none at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from edgecal.core.platforms import jetpack_choices, newest_patch
+from edgecal.core.versions import parse_tensorrt
+from edgecal.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edgecal.core.platforms import Platforms
+    from edgecal.core.versions import TensorRTVersion
+
+_FIRST_WITHOUT_CALIBRATION: Final = 11
+
+
+def wanted_versions(
+    platforms: Platforms,
+    *,
+    tensorrt: Iterable[str] = (),
+    jetpack: Iterable[str] = (),
+    asked: Iterable[TensorRTVersion] = (),
+) -> tuple[TensorRTVersion, ...]:
+    """Give one version for each major.minor that is meant, in the order given.
+
+    Parameters
+    ----------
+    tensorrt
+        `X.Y` means the patch of the newest JetPack with that minor, else 0.
+    asked
+        What targets said of themselves.
+
+    Raises
+    ------
+    InputError
+        If nothing is meant (the message holds the table of JetPacks), a JetPack is unknown, or a
+        version takes no calibration cache.
+    """
+    found: list[TensorRTVersion] = []
+    for text in tensorrt:
+        version = parse_tensorrt(text)
+        if text.strip().count(".") == 1:
+            patch = newest_patch(platforms, version.major, version.minor)
+            version = replace(version, patch=patch)
+        found.append(version)
+    for text in jetpack:
+        release = platforms.release_for_jetpack(text)
+        if release is None or release.tensorrt is None:
+            raise InputError(
+                f"no table tells the TensorRT of JetPack {text!r}",
+                where="--jetpack",
+                remedy="give --tensorrt X.Y.Z, as 'dpkg -l libnvinfer*' shows it on the target",
+            )
+        found.append(release.tensorrt)
+    found += asked
+    if not found:
+        rows = "\n".join(
+            f"    JetPack {name:<16} TensorRT {version}"
+            for name, version in jetpack_choices(platforms)
+        )
+        raise InputError(
+            f"which TensorRT is this for? A calibration cache is good for one major.minor:\n{rows}",
+            where="calibrate",
+            remedy="add --tensorrt X.Y, --jetpack X.Y.Z, or --for TARGET to ask a device",
+        )
+    for version in found:
+        if version.major >= _FIRST_WITHOUT_CALIBRATION:
+            raise InputError(
+                f"TensorRT {version} takes no calibration caches; 10.16 was the last that does",
+                where="--tensorrt",
+                remedy="use TensorRT 10 on the target; a network for 11 needs Q/DQ nodes, which this "
+                "version of edgecal does not write",
+            )
+    return tuple({version.major_minor: version for version in found}.values())

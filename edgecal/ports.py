@@ -1,0 +1,198 @@
+"""What the workflows need of the world, as Protocols of few methods in our words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgecal.core.build import BuildRequest, BuildResult
+    from edgecal.core.graph import Graph
+    from edgecal.core.manifest import Digest, FileRecord, Manifest
+    from edgecal.core.preprocess import Preprocess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """How a command on a target ended; a non-zero status is the caller's to judge."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Transport(Protocol):
+    """One open connection to one target. Raises `TargetError`s only."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Count every byte written to the target's commands so far: argv, scripts and files."""
+        ...
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float) -> CommandResult:
+        """Run one command to its end. The argv is quoted once, here."""
+        ...
+
+    def send(
+        self,
+        argv: Sequence[str],
+        stream: BinaryIO,
+        *,
+        offset: int = 0,
+        timeout_s: float,
+        progress: Callable[[int], None] | None = None,
+    ) -> CommandResult:
+        """Run one command with `stream`, from `offset` to its end, as its standard input.
+
+        `timeout_s` bounds each wait for the target, not the whole transfer. `progress` is called
+        with the number of bytes just sent and may raise to stop.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the connection; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scripts:
+    """The texts of what runs on a target."""
+
+    probe: str
+    receive: str
+    agent: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One sample of calibration data: an array per network input, without the batch axis."""
+
+    name: str
+    digest: Digest
+    arrays: Mapping[str, npt.NDArray[np.generic]]
+
+
+class Dataset(Protocol):
+    """Calibration data in a fixed order. Raises `DatasetError`s only."""
+
+    @property
+    def kind(self) -> str:
+        """Say what sort of data it is."""
+        ...
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """Say how pictures are prepared; `None` where the data comes prepared."""
+        ...
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """Name the unreadable samples that were passed over, once the data was read."""
+        ...
+
+    def __len__(self) -> int:
+        """Count the samples; 0 where nobody knows before the end."""
+        ...
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Read from the first sample on."""
+        ...
+
+
+class Network(Protocol):
+    """A network ready to run. Safe to call from several threads."""
+
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[np.generic]]
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Run one batch; outputs by name."""
+        ...
+
+
+class Backend(Protocol):
+    """What runs a network on the host, in float32 and as INT8 would compute it."""
+
+    name: str
+    version: str
+    graph: Graph
+
+    def expose(self, tensors: Sequence[str]) -> Network:
+        """Make the float32 network give these tensors beside its own outputs."""
+        ...
+
+    def simulate(self, scales: Mapping[str, float]) -> Network:
+        """Make the network that quantizes with these scales, in real units per INT8 step."""
+        ...
+
+
+class BundleFiles(Protocol):
+    """A bundle whose files were checked against its manifest."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Say what the bundle is."""
+        ...
+
+    @property
+    def manifest_digest(self) -> Digest:
+        """Name the bundle by content."""
+        ...
+
+    def shipped(self) -> Mapping[str, FileRecord]:
+        """Give the files that a target gets, the manifest apart."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Open one of the bundle's files, the manifest among them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """One golden run on a target: files relative to the release's folder."""
+
+    inputs: Mapping[str, str]
+    """Raw little-endian values in C order, by input name."""
+    spec: str
+    """JSON file that describes all runs: names, dtypes, shapes, files."""
+
+
+class Builder(Protocol):
+    """A kind of program on a target that makes an engine from a network and a cache.
+
+    It runs in the job's folder, where every file lies under its name, and it leaves `engine_file`
+    there. Everything here is words: the workflow runs them.
+    """
+
+    name: str
+    engine_file: str
+
+    def support_files(self) -> Mapping[str, bytes]:
+        """Give files that the target needs beside the bundle's."""
+        ...
+
+    def build_argv(self, request: BuildRequest) -> tuple[str, ...]:
+        """Say how to build."""
+        ...
+
+    def read_log(self, lines: Iterable[str], entries: Sequence[str]) -> BuildResult:
+        """Find out from the log what the build used."""
+        ...
+
+    def run_argvs(
+        self, request: BuildRequest, runs: Sequence[RunFiles], output: str
+    ) -> tuple[tuple[str, ...], ...]:
+        """Say how to run the engine on the golden inputs: commands that each write `output`."""
+        ...
+
+    def parse_outputs(
+        self, data: bytes, *, source: str
+    ) -> tuple[dict[str, npt.NDArray[np.generic]], ...]:
+        """Read what one of these commands wrote: outputs of one or more runs, in order."""
+        ...

@@ -1,0 +1,1 @@
+"""What runs on a target: sh, and Python of the reference builder."""

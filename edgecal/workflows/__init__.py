@@ -1,0 +1,1 @@
+"""Use cases over core and ports; no adapter, no terminal."""

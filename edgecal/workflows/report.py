@@ -1,0 +1,89 @@
+"""What a push may be told, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgecal.core.build import BuildOptions, count_entries
+from edgecal.core.verification import Thresholds, Verification
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgecal.core.build import BuildResult
+    from edgecal.core.findings import Finding
+    from edgecal.core.target import TargetFacts
+    from edgecal.errors import EdgecalError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushOptions:
+    """What a user may choose."""
+
+    name: str | None = None
+    """Model's name on the target; the bundle's by default."""
+    build: BuildOptions = field(default_factory=BuildOptions)
+    rebuild: bool = False
+    accept_unproven: bool = False
+    dry_run: bool = False
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    build_timeout_s: float = 4 * 3600.0
+    upload_progress: Callable[[int], None] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class PushReport:
+    """How a push ended; filled in as it goes, so that a failed one tells how far it came."""
+
+    target: str
+    state: str = "failed"
+    name: str = ""
+    release: str | None = None
+    builder: str | None = None
+    bytes_sent: int = 0
+    bytes_present: int = 0
+    bytes_to_send: int = 0
+    build_seconds: float | None = None
+    build: BuildResult | None = None
+    verification: Verification | None = None
+    findings: tuple[Finding, ...] = ()
+    facts: TargetFacts | None = None
+    error: EdgecalError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Give the exit code that this one target calls for."""
+        return self.error.exit_code if self.error else 0
+
+    def to_json(self) -> dict[str, object]:
+        """Give the keys scripts rely on."""
+        build = None
+        if self.build is not None:
+            build = {
+                "seconds": self.build_seconds,
+                "proof": self.build.proof.value,
+                "reason": self.build.reason,
+                "cache": count_entries(self.build),
+            }
+        return {
+            "target": self.target,
+            "state": self.state,
+            "name": self.name,
+            "release": self.release,
+            "builder": self.builder,
+            "bytes_sent": self.bytes_sent,
+            "bytes_present": self.bytes_present,
+            "bytes_to_send": self.bytes_to_send,
+            "build": build,
+            "verification": self.verification.to_json() if self.verification else None,
+            "findings": [finding.to_json() for finding in self.findings],
+            "error": {
+                "code": self.error.code,
+                "what": self.error.what,
+                "where": self.error.where,
+                "remedy": self.error.remedy,
+            }
+            if self.error
+            else None,
+        }

@@ -1,0 +1,85 @@
+"""What workflows need beside their subject: connections, scripts, builders, tables, a clock, a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from edgecal.core.probes import parse_probe
+from edgecal.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgecal.core.platforms import Platforms
+    from edgecal.core.target import Target, TargetFacts
+    from edgecal.ports import Builder, Scripts, Transport
+
+_PROBE_S: Final = 60.0
+
+
+class CancelToken:
+    """Set from any thread; a push stops at the next point where stopping leaves things whole."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask every holder to stop."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise `Cancelled` if a stop was asked for."""
+        if self._event.is_set():
+            raise Cancelled(
+                "stopped on request; nothing half-done is active",
+                remedy="push again: what was sent is kept, a build that runs goes on and is found",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many may do each thing at once; a fleet's pushes share them."""
+
+    connections: contextlib.AbstractContextManager[Any] = field(
+        default_factory=contextlib.nullcontext
+    )
+    transfers: contextlib.AbstractContextManager[Any] = field(
+        default_factory=contextlib.nullcontext
+    )
+    builds: contextlib.AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a push needs beside its bundle and target."""
+
+    connect: Callable[[Target], Transport]
+    scripts: Scripts
+    builders: Mapping[str, Builder]
+    platforms: Platforms
+    now: Callable[[], datetime]
+    owner: str
+    """Who pushes, as the target's record shows it."""
+    limits: Limits = field(default_factory=Limits)
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+def probe_over(transport: Transport, target: Target, world: World) -> TargetFacts:
+    """Ask a target what it is: one command, one answer."""
+    result = transport.run(
+        ("sh", "-s", "--", target.root or "", target.python or ""),
+        stdin=world.scripts.probe.encode(),
+        timeout_s=_PROBE_S,
+    )
+    return parse_probe(
+        result.stdout.decode("utf-8", "replace"), world.platforms, source=target.name
+    )
+
+
+def utc_text(moment: datetime) -> str:
+    """Write a time as the records on a target do."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,67 @@
+"""Servers to talk to: OpenSSH's sshd on loopback where there is one, and edgecal's own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgecal.adapters.loopback import LoopbackServer, start_loopback
+from edgecal.core.target import Target
+from edgecal.errors import DependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty home and no agent, so that nobody's own SSH files take part."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def start_sshd(home: Path) -> Callable[[Path], LoopbackServer]:
+    """A real sshd with its files in a folder; the caller closes it."""
+
+    def start(folder: Path) -> LoopbackServer:
+        try:
+            return start_loopback(folder, prefer="sshd", environment={"HOME": str(home)})
+        except DependencyError as error:
+            if os.environ.get("EDGECAL_REQUIRE_SSHD") == "1":
+                raise
+            pytest.skip(f"needs a working sshd: {error.what}")
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def sshd(
+    start_sshd: Callable[[Path], LoopbackServer], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LoopbackServer]:
+    """A real sshd, shared by the tests of a module."""
+    with start_sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def target_of() -> Callable[[LoopbackServer], Target]:
+    """How to reach a loopback server; change it with `dataclasses.replace`."""
+
+    def make(server: LoopbackServer) -> Target:
+        return Target(
+            name="bench",
+            host=server.host,
+            user=server.user,
+            port=server.port,
+            identity_file=str(server.identity_file),
+            known_hosts=str(server.known_hosts),
+        )
+
+    return make
