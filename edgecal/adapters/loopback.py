@@ -198,8 +198,8 @@ def _start_sshd(keys: _Keys, environment: Mapping[str, str]) -> LoopbackServer:
         try:
             _wait_for_login(server, process)
         except _NoSshdError as error:
+            said = log.read_text("utf-8", "replace").strip()  # before it speaks of its own end
             server.close()
-            said = log.read_text("utf-8", "replace").strip()
             if "Address already in use" not in said:
                 raise _NoSshdError(
                     f"{error}: {said.splitlines()[-1] if said else 'no word'}"

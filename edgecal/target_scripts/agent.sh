@@ -302,7 +302,13 @@ op_wait() { # NAME RELEASE OFFSET SECONDS
 op_cancel() { # NAME RELEASE
     need_release "$1" "$2"
     read_job
-    [ "$job_state" = running ] || { echo none; exit; }
+    if [ "$job_state" != running ]; then
+        # What a killed supervisor left behind would otherwise run on beside the next build.
+        [ "$lock_work $lock_release $lock_boot" != "build $release $boot" ] ||
+            kill_rest "$lock_pid" "$lock_start"
+        echo none
+        return
+    fi
     supervisor=$lock_pid start=$lock_start
     kill -s TERM -- "-$supervisor" 2>/dev/null
     if ! await_job 50; then

@@ -176,6 +176,13 @@ class Device:
             job=answer.get("job", "none"), status=_number(answer.get("status")), log=log
         )
 
+    def reject(self, name: str, release: str) -> None:
+        """Keep a finished job's log, but make sure that no later push takes its engine."""
+        job = self.job_folder(name, release)
+        self._transport.run(
+            ("mv", "-fT", "--", f"{job}/status", f"{job}/status.rejected"), timeout_s=_SHORT_S
+        )
+
     def cancel(self, name: str, release: str) -> None:
         """End a running build."""
         self._ask("cancel", name, release)
@@ -343,7 +350,8 @@ def _refusal(operation: str, result: CommandResult, target: str) -> TargetError:
 def _last_words(result: CommandResult) -> str:
     text = (result.stderr or result.stdout).decode("utf-8", "replace").strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " / ".join(lines[-3:])[:500]
+    words = " / ".join(lines[-3:])[:500]
+    return re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1…", words)  # digests, as short as git's
 
 
 def _pairs(text: str) -> dict[str, str]:

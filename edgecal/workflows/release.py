@@ -129,7 +129,11 @@ class ReleaseMaker:
         if not finished:
             yield from self._ship()
         record = yield from self._build(release, started_already=finished)
-        verification = yield from self._verify(self._device.job_folder(self._name, release))
+        try:
+            verification = yield from self._verify(self._device.job_folder(self._name, release))
+        except VerificationError:
+            self._device.reject(self._name, release)
+            raise
         record["identity"] = identity
         record["verification"] = {**verification.to_json(), "time": utc_text(self._world.now())}
         self._device.install(self._name, release, record)
@@ -229,6 +233,7 @@ class ReleaseMaker:
         result = self._kind.read_log(log.splitlines(), entries)
         self._report.build, self._report.build_seconds = result, seconds
         if result.proof is Proof.REFUTED:
+            self._device.reject(self._name, release)
             raise BuildError(
                 f"the engine was not built from the cache: {result.reason}",
                 where=self._target.name,
@@ -240,7 +245,7 @@ class ReleaseMaker:
                 f"nothing proves that the engine was built from the cache: {result.reason}",
                 where=self._target.name,
                 remedy=f"read the log in {self._device.job_folder(self._name, release)} there; "
-                "--accept-unproven lets it pass",
+                "--accept-unproven lets it pass, --rebuild builds again",
             )
         digest = self._device.digest(
             self._device.job_folder(self._name, release), self._kind.engine_file

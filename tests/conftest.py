@@ -27,12 +27,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def start_sshd(home: Path) -> Callable[[Path], LoopbackServer]:
-    """A real sshd with its files in a folder; the caller closes it."""
+def start_sshd(home: Path) -> Callable[..., LoopbackServer]:
+    """A real sshd with its files in a folder, setting variables; the caller closes it."""
 
-    def start(folder: Path) -> LoopbackServer:
+    def start(folder: Path, **environment: str) -> LoopbackServer:
+        settings = {"HOME": str(home), **environment}
         try:
-            return start_loopback(folder, prefer="sshd", environment={"HOME": str(home)})
+            return start_loopback(folder, prefer="sshd", environment=settings)
         except DependencyError as error:
             if os.environ.get("EDGECAL_REQUIRE_SSHD") == "1":
                 raise
@@ -43,7 +44,7 @@ def start_sshd(home: Path) -> Callable[[Path], LoopbackServer]:
 
 @pytest.fixture(scope="module")
 def sshd(
-    start_sshd: Callable[[Path], LoopbackServer], tmp_path_factory: pytest.TempPathFactory
+    start_sshd: Callable[..., LoopbackServer], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LoopbackServer]:
     """A real sshd, shared by the tests of a module."""
     with start_sshd(tmp_path_factory.mktemp("sshd")) as server:

@@ -1,0 +1,80 @@
+"""Real bundles, made the way `edgecal calibrate` makes them, of the network that ships with edgecal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecal.adapters.demo_data import unpack_demo
+from edgecal.adapters.project import read_toml
+from edgecal.cli import wiring
+from edgecal.core.golden import parse_golden
+from edgecal.core.manifest import GOLDEN_FILE
+from edgecal.core.preprocess import parse_preprocess
+from edgecal.core.versions import parse_tensorrt
+from edgecal.workflows.calibrate import CalibrateOptions, calibrate
+
+if TYPE_CHECKING:
+    from edgecal.adapters.bundle import Bundle
+
+
+FAKE_TRTEXEC = Path(__file__).resolve().parent / "fake_trtexec.py"
+
+
+def install_trtexec(folder: Path, bundle: Bundle, *, version: str = "8502", mode: str = "") -> None:
+    """Put the stand-in for trtexec into a folder, ready to answer for a bundle's golden runs."""
+    program = folder / "trtexec"
+    program.write_text(f"#!{sys.executable} -ES\n{FAKE_TRTEXEC.read_text()}")
+    program.chmod(0o755)
+    (folder / "version").write_text(version)
+    (folder / "mode").write_text(mode)
+    outputs = {}
+    with bundle.open(GOLDEN_FILE) as stream:
+        for run in parse_golden(stream.read(), source="golden.npz"):
+            whole = hashlib.sha256()
+            for value in run.inputs.values():
+                whole.update(value.tobytes())
+            outputs[whole.hexdigest()] = [
+                {
+                    "name": name,
+                    "dimensions": "x".join(map(str, value.shape)),
+                    "values": [float(one) for one in value.reshape(-1)],
+                }
+                for name, value in run.int8.items()
+            ]
+    (folder / "outputs.json").write_text(json.dumps(outputs))
+
+
+def make_bundles(folder: Path, *versions: str, name: str = "net") -> list[Bundle]:
+    """Calibrate on a few pictures, for each TensorRT."""
+    data = unpack_demo(folder / "demo")
+    network = wiring.model(data.model)
+    settings = parse_preprocess(read_toml(data.preprocess), source="preprocess.toml")
+    source = wiring.dataset(
+        str(data.calibration),
+        network.graph.inputs,
+        preprocess=settings,
+        skip_unreadable=False,
+        limit=24,
+    )
+    statistics, done = calibrate(
+        wiring.backend(network),
+        source,
+        [parse_tensorrt(version) for version in versions],
+        CalibrateOptions(algorithm="percentile"),
+        lambda _what, _done, _total: None,
+    )
+    return [
+        wiring.save_bundle(
+            folder / f"{name}-{one.tensorrt.major_minor}.edgecal",
+            network=network,
+            data=str(data.calibration),
+            source=source,
+            statistics=statistics,
+            calibration=one,
+        )
+        for one in done
+    ]
