@@ -1,7 +1,7 @@
 """The whole error tree: whose fault it is, in three parts, with an exit code.
 
-The class says whose fault it is: yours (2), the pairing's (3), the device's (4). Anything that is not an
-`EdgecalError` is a bug in edgecal (1).
+The class says whose fault it is: yours (2), the pairing's (3), the device's (4). Anything that is
+not an `EdgecalError` is a bug in edgecal (1).
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def read_bundle(path: Path) -> Bundle:
             raise BundleError(
                 "the bundle is corrupt: this file is missing"
                 if found is None
-                else f"the bundle is corrupt: the manifest says {record.digest}, the file is {found}",
+                else f"the bundle is corrupt: manifest says {record.digest}, the file is {found}",
                 where=str(path / name),
                 remedy="copy the bundle again, or calibrate again; never edit inside a bundle",
             )

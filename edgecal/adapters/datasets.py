@@ -286,7 +286,7 @@ class _Member:
         if dtype.hasobject or fortran or not shape:
             self.stream.close()
             raise DatasetError(
-                f"expected a C-ordered array of numbers with samples on axis 0, found dtype {dtype}, "
+                f"expected a C-ordered array of numbers, samples on axis 0, found dtype {dtype}, "
                 f"shape {shape}{', Fortran order' if fortran else ''}",
                 where=source,
                 remedy="store numpy.ascontiguousarray(array)",

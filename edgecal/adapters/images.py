@@ -80,7 +80,7 @@ def _decode(data: bytes, preprocess: Preprocess, source: str) -> Array:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Tell whether a JPEG or PNG has its end: OpenCV fills what is missing with grey and says nothing."""
+    """Tell whether a JPEG or PNG has its end: OpenCV silently fills what is missing with grey."""
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" in data[-4096:]
     if data.startswith(b"\x89PNG"):

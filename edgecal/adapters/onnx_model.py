@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,14 +17,37 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from edgecal.core.graph import Attribute, Graph, Node, TensorInfo
-from edgecal.core.manifest import Digest, ModelRecord, SourceFile, TensorRecord
+from edgecal.core.manifest import (
+    CACHE_FILE,
+    GOLDEN_FILE,
+    HISTOGRAMS_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Digest,
+    ModelRecord,
+    SourceFile,
+    TensorRecord,
+)
 from edgecal.errors import ModelError
 
 _LARGEST_PROTO_BYTES = 2**31 - 1024
 """Protocol buffers end at 2 GiB; ONNX Runtime takes an edited model only as one of them."""
 
+_LONGEST_MESSAGE = 300
+
+_NUMBERS = frozenset("fiub")
+"""Kinds of NumPy types that samples can have."""
+
+_OWN_FILES = frozenset({MODEL_FILE, CACHE_FILE, GOLDEN_FILE, HISTOGRAMS_FILE, MANIFEST_FILE})
+"""Names that weight files cannot have: in a bundle they lie beside these."""
+
+_HALF = onnx.TensorProto.FLOAT16
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
-_QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"})
+_QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"}) | {
+    "ConvInteger",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +55,7 @@ class OnnxModel:
     """An ONNX file that was read whole, external data included."""
 
     path: Path
+    source: SourceFile
     proto: onnx.ModelProto
     graph: Graph
     digest: Digest
@@ -40,16 +65,13 @@ class OnnxModel:
 
     def record(self) -> ModelRecord:
         """Say which network this is, as a manifest does."""
-        status = self.path.stat()
         return ModelRecord(
             digest=self.digest,
             canonical_digest=self.canonical_digest,
             opset=self.graph.opset,
             inputs=tuple(_tensor_record(tensor) for tensor in self.graph.inputs),
             outputs=tuple(_tensor_record(tensor) for tensor in self.graph.outputs),
-            source=SourceFile(
-                path=str(self.path), size=status.st_size, mtime_ns=status.st_mtime_ns
-            ),
+            source=self.source,
             external_data=self.external_data,
         )
 
@@ -63,7 +85,9 @@ def read_model(path: Path) -> OnnxModel:
         If it is missing, corrupt, or a kind of network that cannot be calibrated here.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            data = stream.read()
     except OSError as error:
         raise ModelError(
             f"cannot read the model: {error.strerror or error}",
@@ -80,8 +104,11 @@ def read_model(path: Path) -> OnnxModel:
     del data
     external = _inline_external_data(proto, path, digest)
     _check(proto, path)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    _check_inputs([one for one in proto.graph.input if one.name not in weights], path)
     return OnnxModel(
         path=path,
+        source=SourceFile(path=str(path), size=status.st_size, mtime_ns=status.st_mtime_ns),
         proto=proto,
         graph=_graph(proto, path),
         digest=Digest(f"sha256:{digest.hexdigest()}"),
@@ -123,13 +150,19 @@ def raise_opset(model: OnnxModel, opset: int) -> OnnxModel:
         return model
     try:
         proto = onnx.version_converter.convert_version(model.proto, opset)
-    except RuntimeError as error:
+    except (onnx.version_converter.ConvertError, RuntimeError) as error:
         raise ModelError(
-            f"opset {model.graph.opset} cannot be raised to {opset}: {error}",
+            f"opset {model.graph.opset} cannot be raised to {opset}: {one_line(error)}",
             where=str(model.path),
             remedy=f"export the network with opset {opset} or later",
         ) from error
     return replace(model, proto=proto, graph=_graph(proto, model.path))
+
+
+def one_line(said: object) -> str:
+    """Give the beginning of what a library says, which may be pages, on one line."""
+    words = " ".join(str(said).split()) or "no reason was given"
+    return words if len(words) <= _LONGEST_MESSAGE else f"{words[:_LONGEST_MESSAGE]} ..."
 
 
 def _corrupt(path: Path, what: str) -> ModelError:
@@ -144,7 +177,7 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
     for node in proto.graph.node:
         if node.op_type in _CONTROL_FLOW:
             raise ModelError(
-                f"node {node.name!r} is a {node.op_type}: tensors inside control flow have no scale",
+                f"node {node.name!r} is a {node.op_type}: tensors in control flow have no scale",
                 where=str(path),
                 remedy="export without control flow (trace instead of script, or unroll)",
             )
@@ -155,17 +188,68 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
                 where=str(path),
                 remedy="give the float network, or build this one without edgecal",
             )
-    for tensor in (*proto.graph.input, *proto.graph.output):
-        if tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
-            raise ModelError(
-                f"tensor {tensor.name!r} is float16: this version calibrates float32 networks",
-                where=str(path),
-                remedy="export in float32; the target's builder makes FP16 layers by itself",
-            )
+    halves = [
+        *(one.name for one in (*proto.graph.input, *proto.graph.output) if _element(one) == _HALF),
+        *(tensor.name for tensor in _all_tensors(proto.graph) if tensor.data_type == _HALF),
+    ]
+    if halves:
+        raise ModelError(
+            f"tensor {halves[0]!r} is float16: this version calibrates float32 networks",
+            where=str(path),
+            remedy="export in float32; the target's builder makes FP16 layers by itself",
+        )
+    # the checker wants a shape on every input and output; runtimes do without, and so do we
+    bare = [
+        one.type.tensor_type
+        for one in (*proto.graph.input, *proto.graph.output)
+        if one.type.HasField("tensor_type") and not one.type.tensor_type.HasField("shape")
+    ]
     try:
+        for tensor in bare:
+            tensor.shape.SetInParent()
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        raise _corrupt(path, str(error).strip().splitlines()[0]) from error
+        what = one_line(error)
+        if what.startswith("No Op registered"):
+            raise ModelError(
+                f"the model uses an operator that ONNX does not define: {what}",
+                where=str(path),
+                remedy="plugins of TensorRT do not run on a CPU; export the network without them",
+            ) from error
+        raise _corrupt(path, what) from error
+    finally:
+        for tensor in bare:
+            tensor.ClearField("shape")
+
+
+def _check_inputs(inputs: Sequence[onnx.ValueInfoProto], path: Path) -> None:
+    if not inputs:
+        raise ModelError(
+            "the network has no inputs, so there is nothing to calibrate it with",
+            where=str(path),
+            remedy="export it with its inputs; constants folded into it cannot be replaced",
+        )
+    for one in inputs:
+        if not one.type.HasField("tensor_type"):
+            raise ModelError(
+                f"input {one.name!r} is a {one.type.WhichOneof('value')}, not a tensor",
+                where=str(path),
+                remedy="export the network with one input per tensor",
+            )
+        if not _is_number(_element(one)):
+            raise ModelError(
+                f"input {one.name!r} is of type {_dtype(_element(one))}, and samples are numbers",
+                where=str(path),
+                remedy="export the network with inputs of float32 or integers",
+            )
+
+
+def _is_number(code: int) -> bool:
+    return code != onnx.TensorProto.UNDEFINED and np.dtype(_dtype(code)).kind in _NUMBERS
+
+
+def _element(value: onnx.ValueInfoProto) -> int:
+    return int(value.type.tensor_type.elem_type)
 
 
 def _inline_external_data(
@@ -180,8 +264,31 @@ def _inline_external_data(
     places = [
         (tensor, {entry.key: entry.value for entry in tensor.external_data}) for tensor in tensors
     ]
-    names = sorted({place.get("location", "") for _, place in places})
+    for _, place in places:
+        # as a bundle's manifest spells it: without "./"
+        place["location"] = str(PurePosixPath(place.get("location", "")))
+    names = sorted({place["location"] for _, place in places})
     files = {name: _external_file(path, name) for name in names}
+    try:
+        _read_external_data(proto, places, files, path, digest)
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the model's weights: {error.strerror or error}",
+            where=str(path),
+            remedy="check the weight files beside the model",
+        ) from error
+    except ValueError as error:
+        raise _corrupt(path, f"it says wrongly where its weights lie: {error}") from error
+    return tuple(names)
+
+
+def _read_external_data(
+    proto: onnx.ModelProto,
+    places: Iterable[tuple[onnx.TensorProto, dict[str, str]]],
+    files: Mapping[str, Path],
+    path: Path,
+    digest: hashlib._Hash,
+) -> None:
     total = proto.ByteSize() + sum(file.stat().st_size for file in files.values())
     if total > _LARGEST_PROTO_BYTES:
         raise ModelError(
@@ -190,8 +297,8 @@ def _inline_external_data(
             where=str(path),
             remedy="calibrate a smaller network, or split this one",
         )
-    for name in names:
-        digest.update(hashlib.sha256(files[name].read_bytes()).digest())
+    for file in files.values():
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     for tensor, place in places:
         file = files[place["location"]]
         offset = int(place.get("offset", 0))
@@ -202,14 +309,20 @@ def _inline_external_data(
         if len(tensor.raw_data) != length:
             raise _corrupt(path, f"its weight file {place['location']!r} is too short")
         del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
-    return tuple(names)
+        # not set to DEFAULT: the digest of what the network computes would tell the two apart
+        tensor.ClearField("data_location")
 
 
 def _external_file(path: Path, name: str) -> Path:
     inside = PurePosixPath(name)
-    if not name or inside.is_absolute() or ".." in inside.parts:
+    if name == "." or inside.is_absolute() or ".." in inside.parts:
         raise _corrupt(path, f"its weights are said to lie at {name!r}, outside the model's folder")
+    if name in _OWN_FILES:
+        raise ModelError(
+            f"the model keeps weights in {name!r}, which is the name of another file of a bundle",
+            where=str(path),
+            remedy="save the model again with another location for its weights",
+        )
     file = path.parent / inside
     if not file.is_file():
         raise ModelError(
@@ -234,8 +347,8 @@ def _canonical_digest(proto: onnx.ModelProto) -> Digest:
     bare.CopyFrom(proto)
     for field in ("doc_string", "producer_name", "producer_version", "metadata_props"):
         bare.ClearField(field)
-    bare.graph.ClearField("doc_string")
     for part in (
+        bare.graph,
         *bare.graph.node,
         *bare.graph.initializer,
         *bare.graph.input,
@@ -243,6 +356,7 @@ def _canonical_digest(proto: onnx.ModelProto) -> Digest:
         *bare.graph.value_info,
     ):
         part.ClearField("doc_string")
+        part.ClearField("metadata_props")  # torch writes paths and stack traces there
     data = bare.SerializeToString(deterministic=True)
     return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
@@ -251,7 +365,7 @@ def _graph(proto: onnx.ModelProto, path: Path) -> Graph:
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError) as error:
-        raise _corrupt(path, str(error).strip().splitlines()[0]) from error
+        raise _corrupt(path, one_line(error)) from error
     initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
     constants = dict(initializers)
     tensors = {
@@ -266,8 +380,8 @@ def _graph(proto: onnx.ModelProto, path: Path) -> Graph:
     nodes = []
     for position, node in enumerate(proto.graph.node):
         nodes.append(_node(node, position))
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-            constants[node.output[0]] = node.attribute[0].t
+        if node.op_type == "Constant" and (value := _constant(node)) is not None:
+            constants[node.output[0]] = value
     return Graph(
         inputs=tuple(
             tensors[value.name] for value in proto.graph.input if value.name not in initializers
@@ -300,6 +414,19 @@ class _Constants(Mapping[str, npt.NDArray[np.generic]]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Give the value of a Constant node; none for strings and sparse ones."""
+    for attribute in node.attribute:
+        given = onnx.helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in {"value_float", "value_floats"}:
+            return numpy_helper.from_array(np.asarray(given, np.float32))
+        if attribute.name in {"value_int", "value_ints"}:
+            return numpy_helper.from_array(np.asarray(given, np.int64))
+    return None
 
 
 def _node(node: onnx.NodeProto, position: int) -> Node:

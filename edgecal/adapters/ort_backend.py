@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from edgecal.adapters.onnx_model import OnnxModel, with_outputs
+from edgecal.adapters.onnx_model import OnnxModel, one_line, with_outputs
 from edgecal.adapters.qdq import write_qdq
 from edgecal.errors import ModelError
 
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
     from edgecal.core.graph import Graph
 
-_ERRORS_ONLY = 3
+_NOTHING_BUT_CRASHES = 4
+"""Errors are exceptions already; ONNX Runtime would write them to stderr as well."""
+
+_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/\S+\.(?:h|cc|cpp):\d+ .*?\) ")
+"""Error class, and file, line and function of ONNX Runtime's own source, ahead of the message."""
 
 
 class OrtNetwork:
@@ -40,7 +45,7 @@ class OrtNetwork:
             values = self._session.run(self._outputs, dict(feeds))
         except Exception as error:  # ONNX Runtime's own classes share no public base
             raise ModelError(
-                f"the network cannot run on this data: {_first_line(error)}",
+                f"the network cannot run on this data: {_what(error)}",
                 where=self._source,
                 remedy="check shapes and types of the data against the network's inputs",
             ) from error
@@ -98,19 +103,20 @@ def _open(
     options: Any,
     source: str,
 ) -> OrtNetwork:
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _NOTHING_BUT_CRASHES
     try:
         session = onnxruntime.InferenceSession(
             model, sess_options=options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # ONNX Runtime's own classes share no public base
         raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {_first_line(error)}",
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {_what(error)}",
             where=source,
-            remedy="check the model with onnx.checker; plugins of TensorRT do not run on a CPU",
+            remedy="export the network for an ONNX Runtime of this version, without plugins of "
+            "TensorRT, which do not run on a CPU",
         ) from error
     return OrtNetwork(session, source)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+def _what(error: Exception) -> str:
+    return one_line(_NOISE.sub("", str(error).replace("\n", " ")))

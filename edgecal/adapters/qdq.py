@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FIRST_PER_CHANNEL_OPSET = 13
+_IR_OF_OPSET_13 = 7
 
 
 def write_qdq(model: OnnxModel, scales: Mapping[str, float]) -> tuple[bytes, Placement]:
@@ -69,6 +70,8 @@ def write_qdq(model: OnnxModel, scales: Mapping[str, float]) -> tuple[bytes, Pla
             ordered += nodes.get(name, [])
     del proto.graph.node[:]
     proto.graph.node.extend(ordered)
+    # before 4 an initializer had to be an input too, and ours are none; opset 13 came with 7
+    proto.ir_version = max(proto.ir_version, _IR_OF_OPSET_13)
     _drop_unused_initializers(proto.graph)
     return proto.SerializeToString(), placement
 
@@ -78,7 +81,8 @@ class _FreshNames:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._taken = {name for node in graph.node for name in (*node.input, *node.output)}
-        self._taken.update(tensor.name for tensor in graph.initializer)
+        for one in (*graph.input, *graph.output, *graph.initializer):
+            self._taken.add(one.name)
 
     def __call__(self, wanted: str) -> str:
         name, number = wanted, 1

@@ -164,7 +164,7 @@ def calibrate(
 
     [bold]Examples[/]
 
-    edgecal calibrate resnet18.onnx --data photos/ --preprocess imagenet.toml --jetpack 5.1.2 -o resnet18.edgecal
+    edgecal calibrate net.onnx --data photos/ --preprocess net.toml --jetpack 5.1.2 -o net.edgecal
 
     edgecal calibrate net.onnx --data samples.npz --tensorrt 8.5 --tensorrt 10.3 -o net.edgecal
     """

@@ -41,9 +41,10 @@ def demo(
 ) -> None:
     """Run the whole job on this machine; no Jetson and no GPU needed.
 
-    Calibrates a small image classifier that ships with edgecal on its real pictures, pushes the bundle
-    over a real SSH connection to a throw-away target on loopback, builds there with the reference
-    builder (ONNX Runtime in place of TensorRT), verifies, activates, and compares accuracies.
+    Calibrates a small image classifier that ships with edgecal on its real pictures, pushes the
+    bundle over a real SSH connection to a throw-away target on loopback, builds there with the
+    reference builder (ONNX Runtime in place of TensorRT), verifies, activates, and compares
+    accuracies.
 
     [bold]Example[/]
 

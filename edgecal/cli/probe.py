@@ -56,7 +56,8 @@ def _show(console: Console, facts: TargetFacts) -> None:
         and f"{python.version} ({python.path}); numpy {python.numpy or '-'}, onnx "
         f"{python.onnx or '-'}, onnxruntime {python.onnxruntime or '-'}",
         "memory": facts.memory_bytes
-        and f"{size_text(facts.memory_available_bytes or 0)} of {size_text(facts.memory_bytes)} free",
+        and f"{size_text(facts.memory_available_bytes or 0)} "
+        f"of {size_text(facts.memory_bytes)} free",
         "disk": facts.disk_free_bytes and f"{size_text(facts.disk_free_bytes)} free",
         "power mode": facts.power_mode,
         "edgecal's folder": facts.root,

@@ -22,7 +22,7 @@ def push(
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[BUNDLE]...",
+            metavar="BUNDLE",
             help="Of several, the one for the target's TensorRT is taken.",
             show_default=False,
         ),
@@ -75,7 +75,7 @@ def push(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Bring a bundle to targets over SSH: each builds its own engine, which is verified, then active.
+    """Bring a bundle to targets over SSH: each builds its own engine, verified before it is active.
 
     The old engine stays active until the new one has proved itself.
 
@@ -83,7 +83,7 @@ def push(
 
     edgecal push resnet18.edgecal --target nvidia@xavier.local
 
-    edgecal push detector-8.5.edgecal detector-10.3.edgecal --target orin-1 --target orin-2 --dla 0 --as detector-dla0
+    edgecal push net-8.5.edgecal net-10.3.edgecal --target orin-1 --target orin-2 --dla 0 --as dla
     """
     from edgecal.cli import wiring
     from edgecal.cli.watch import watch_pushes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from edgecal.core.findings import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+_HEARTBEAT_S = 5.0
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
@@ -70,7 +72,7 @@ class Story:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a bar with rate and time left while the block runs; plain lines without a terminal.
+        """Show a bar with rate and time left while the block runs; a line every few seconds without a terminal.
 
         Gives a function that takes what is being done, how much is done, and how much there is.
         """
@@ -105,12 +107,12 @@ class Story:
             yield show
 
     def _plain_progress(self) -> Callable[[str, int, int], None]:
-        said: dict[str, int] = {}
+        spoke = time.monotonic()
 
         def show(what: str, done: int, total: int) -> None:
-            tenth = 10 * done // total if total else done.bit_length()
-            if said.get(what) != tenth:
-                said[what] = tenth
+            nonlocal spoke
+            if time.monotonic() - spoke > _HEARTBEAT_S:
+                spoke = time.monotonic()
                 self.tell(f"{escape(what)}: {done}{f' of {total}' if total else ''}")
 
         return show

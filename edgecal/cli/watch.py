@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from rich.markup import escape
 
 from edgecal.cli.story import size_text
+from edgecal.core.findings import Severity
 from edgecal.errors import Cancelled
 from edgecal.workflows.events import (
+    BuildRuns,
     CacheShipped,
     EngineActivated,
     EngineBuilt,
     EngineVerified,
-    LogGrew,
     PairingChecked,
     Step,
     StepDue,
@@ -37,6 +40,14 @@ if TYPE_CHECKING:
     from edgecal.workflows.report import PushOptions
     from edgecal.workflows.world import World
 
+    _Message = PushEvent | PushReport | BaseException | int
+    """An event, the end, a bug, or bytes just sent."""
+
+
+_HEARTBEAT_S: Final = 5.0
+"""A person who waits hears something at least this often."""
+_STOP_S: Final = 10.0
+
 
 def watch_pushes(
     bundles: Sequence[BundleFiles],
@@ -52,42 +63,30 @@ def watch_pushes(
     KeyboardInterrupt
         After every push has come to a stop at a point where nothing is half-done.
     """
-    events: queue.SimpleQueue[tuple[Target, PushEvent | PushReport | BaseException]] = (
-        queue.SimpleQueue()
-    )
-
-    def run(target: Target) -> None:
-        try:
-            pushing = push(bundles, target, options, world)
-            while True:
-                try:
-                    events.put((target, next(pushing)))
-                except StopIteration as end:
-                    events.put((target, end.value))
-                    return
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread
-            events.put((target, error))
-
-    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in targets]
+    events: queue.SimpleQueue[tuple[Target, _Message]] = queue.SimpleQueue()
+    threads = [
+        threading.Thread(target=_run, args=(bundles, one, options, world, events), daemon=True)
+        for one in targets
+    ]
     for thread in threads:
         thread.start()
     reports: dict[str, PushReport] = {}
-    narrator = _Narrator(story, many=len(targets) > 1)
+    narrators = {one.name: _Narrator(story, one.name if targets[1:] else "") for one in targets}
     try:
-        while len(reports) < len(targets):
-            target, event = events.get()
-            if isinstance(event, PushReport):
-                reports[target.name] = event
-            elif isinstance(event, BaseException):
-                raise event
+        while len(reports) < len(narrators):
+            target, message = events.get()
+            if isinstance(message, PushReport):
+                reports[target.name] = message
+            elif isinstance(message, BaseException):
+                raise message
             else:
-                narrator.tell(target, event)
+                narrators[target.name].tell(message)
     except BaseException:
         world.cancel.cancel()
         for thread in threads:
-            thread.join(timeout=10)
+            thread.join(timeout=_STOP_S)
         raise
-    ordered = [reports[target.name] for target in targets]
+    ordered = [reports[name] for name in narrators]
     story.result(
         {"schema": "edgecal.push/1", "targets": [report.to_json() for report in ordered]},
         lambda console: _show(console, ordered),
@@ -95,24 +94,60 @@ def watch_pushes(
     return ordered
 
 
+def _run(
+    bundles: Sequence[BundleFiles],
+    target: Target,
+    options: PushOptions,
+    world: World,
+    events: queue.SimpleQueue[tuple[Target, _Message]],
+) -> None:
+    """Push in a thread of its own; everything goes to the main thread, which alone speaks."""
+    counting = replace(options, upload_progress=lambda count: events.put((target, count)))
+    pushing = push(bundles, target, counting, world)
+    try:
+        while True:
+            events.put((target, next(pushing)))
+    except StopIteration as end:
+        events.put((target, end.value))
+    except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+        events.put((target, error))
+
+
 class _Narrator:
-    """Turns events into lines; each begins with the target's name when there are several."""
+    """Turns one target's events into lines, which begin with its name when there are several."""
 
-    def __init__(self, story: Story, *, many: bool) -> None:
+    def __init__(self, story: Story, name: str) -> None:
         self._story = story
-        self._many = many
+        self._head = f"[bold]{escape(name)}[/] " if name else ""
+        self._sent = self._to_send = 0
+        self._spoke = time.monotonic()
 
-    def tell(self, target: Target, event: PushEvent) -> None:
-        """Say what an event means."""
-        head = f"[bold]{escape(target.name)}[/] " if self._many else ""
-        line = _sentence(event)
-        if line:
-            self._story.tell(head + line)
-        if isinstance(event, PairingChecked):
-            self._story.findings([one for one in event.findings if one.severity.value != "error"])
-        if isinstance(event, LogGrew):
-            for text in event.text.splitlines():
-                self._story.detail(f"{head}[dim]| {escape(text)}[/]")
+    def tell(self, message: PushEvent | int) -> None:
+        """Say what an event, or a number of bytes just sent, means."""
+        if isinstance(message, int):
+            self._sent += message
+            self._heartbeat(f"sent {size_text(self._sent)} of {size_text(self._to_send)}")
+        elif isinstance(message, BuildRuns):
+            for line in message.log.splitlines():
+                self._story.detail(f"{self._head}[dim]| {escape(line)}[/]")
+            self._heartbeat(f"building for {message.seconds:.0f} s")
+        else:
+            if isinstance(message, StepDue) and message.step is Step.SHIP:
+                self._to_send = int(message.detail)
+            if line := _sentence(message):
+                self._say(line)
+            if isinstance(message, PairingChecked):
+                self._story.findings(
+                    [one for one in message.findings if one.severity is not Severity.ERROR]
+                )
+
+    def _heartbeat(self, line: str) -> None:
+        if time.monotonic() - self._spoke > _HEARTBEAT_S:
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        self._story.tell(self._head + line)
 
 
 def _sentence(event: PushEvent) -> str:  # noqa: C901, PLR0911 - one case per event

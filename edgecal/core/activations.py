@@ -44,19 +44,23 @@ def previous_release(activations: Sequence[Activation], current: str | None) -> 
     """Find what a rollback goes back to: the latest earlier activation not itself rolled back from.
 
     It never toggles: after A, B, C and two rollbacks A is active, and there is nothing before it.
-    A line whose activation never happened (the target lost power between record and rename) does
-    not count, for `current` is what is really active.
+    A last line whose activation never happened (the target lost power between record and rename)
+    does not count, for `current` is what is really active.
     """
+    happened = list(activations)
+    if happened and current is not None and happened[-1].release != current:
+        happened.pop()
     stack: list[str] = []
-    for activation in activations:
-        if activation.action == "rollback":
-            while stack and stack[-1] != activation.release:
-                stack.pop()
-            if stack:
-                continue
-        elif activation.release in stack:
-            stack.remove(activation.release)
-        stack.append(activation.release)
+    for activation in happened:
+        release = activation.release
+        if activation.action != "rollback":
+            if release in stack:
+                stack.remove(release)
+            stack.append(release)
+        elif release in stack:
+            del stack[stack.index(release) + 1 :]
+        else:  # back to one that had itself been rolled back from, by its name
+            stack[-1:] = [release]
     if current in stack:
         del stack[stack.index(current) :]
     return stack[-1] if stack else None

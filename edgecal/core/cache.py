@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ENTROPY2: Final = "EntropyCalibration2"
 """The only algorithm word that trtexec and DLA take, whatever made the numbers."""
 
-_HEADER = re.compile(r"TRT-(?P<code>[0-9]{4,6})-(?P<algorithm>[A-Za-z0-9]+)")
+_HEADER = re.compile(r"TRT-(?P<code>[1-9][0-9]{3,5})-(?P<algorithm>[A-Za-z0-9]+)")
 _ENTRY = re.compile(r"(?P<tensor>.+): (?P<bits>[0-9a-f]{1,8})", re.DOTALL)
 
 

@@ -44,8 +44,8 @@ def choose_builder(
 ) -> BuilderFact | None:
     """Pick what builds on a target.
 
-    trtexec where it is found; of several, one of the bundle's major.minor before others. The reference
-    builder only where it is asked for, or the target is no Jetson.
+    trtexec where it is found; of several, one of the bundle's major.minor before others. The
+    reference builder only where it is asked for, or the target is no Jetson.
     """
     usable = [one for one in facts.builders if asked in {None, one.name}]
     if asked is None and facts.is_jetson:
@@ -72,14 +72,14 @@ def builder_missing(pair: Pairing) -> Iterator[Finding]:
             else "no Python"
         )
         remedy = (
-            "install TensorRT with trtexec; or, for the reference builder, a Python of 3.10 or later "
-            "with numpy, onnx and onnxruntime, and name it as 'python' of the target"
+            "install TensorRT with trtexec; or, for the reference builder, a Python of 3.10 or "
+            "later with numpy, onnx and onnxruntime, and name it as 'python' of the target"
         )
     else:
         found = "a Jetson without a usable trtexec"
         remedy = (
-            "install TensorRT from JetPack (package nvidia-tensorrt, or libnvinfer-bin); trtexec is "
-            "looked for on the PATH and in /usr/src/tensorrt/bin"
+            "install TensorRT from JetPack (package nvidia-tensorrt, or libnvinfer-bin); trtexec "
+            "is looked for on the PATH and in /usr/src/tensorrt/bin"
         )
     yield Finding(
         rule="builder-missing",
@@ -117,8 +117,8 @@ def tensorrt_version(pair: Pairing) -> Iterator[Finding]:
             rule="tensorrt-version",
             severity=Severity.ERROR,
             subject=pair.target.name,
-            message=f"the bundle is for TensorRT {pair.bundle_tensorrt.major_minor}, and the version "
-            f"of {pair.builder.path} is not known",
+            message=f"the bundle is for TensorRT {pair.bundle_tensorrt.major_minor}, and the "
+            f"version of {pair.builder.path} is not known",
             remedy=f"run '{pair.builder.path} --help' there and look for '[TensorRT v...]'",
         )
     elif have.major_minor != pair.bundle_tensorrt.major_minor:
@@ -126,18 +126,18 @@ def tensorrt_version(pair: Pairing) -> Iterator[Finding]:
             rule="tensorrt-version",
             severity=Severity.ERROR,
             subject=pair.target.name,
-            message=f"the bundle is for TensorRT {pair.bundle_tensorrt.major_minor}, the target has "
-            f"{have}; a calibration cache is good for one major.minor",
+            message=f"the bundle is for TensorRT {pair.bundle_tensorrt.major_minor}, the target "
+            f"has {have}; a calibration cache is good for one major.minor",
             remedy=f"make a bundle for this target: edgecal calibrate MODEL.onnx --data DATA "
             f"--tensorrt {have.major_minor} -o {pair.bundle}-{have.major_minor}.edgecal",
         )
-    elif (have.patch, have.build) != (pair.bundle_tensorrt.patch, pair.bundle_tensorrt.build):
+    elif have.patch != pair.bundle_tensorrt.patch:  # a header holds no build number
         yield Finding(
             rule="tensorrt-version",
             severity=Severity.NOTE,
             subject=pair.target.name,
-            message=f"the bundle is for TensorRT {pair.bundle_tensorrt}, the target has {have}; the "
-            "header is set to the target's version in a copy",
+            message=f"the bundle is for TensorRT {pair.bundle_tensorrt}, the target has {have}; "
+            "the header is set to the target's version in a copy",
             remedy="nothing to do: patch releases share caches",
         )
 
@@ -230,7 +230,7 @@ def gpu_access(pair: Pairing) -> Iterator[Finding]:
             severity=Severity.WARNING,
             subject=pair.target.name,
             message=f"user {pair.facts.user or 'of this login'} cannot open the GPU's device nodes",
-            remedy="add the user to the groups 'video' and 'render' on the target, then log in anew",
+            remedy="add the user to groups 'video' and 'render' on the target, then log in anew",
         )
 
 

@@ -1,15 +1,15 @@
-"""Golden runs: inputs with the host's float32 outputs and simulated INT8 outputs, to judge engines by."""
+"""Golden runs to judge engines by: inputs, the host's float32 outputs, its simulated INT8 ones."""
 
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecal.core.npz import read_arrays
 from edgecal.core.quant import cosine
 from edgecal.errors import BundleError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_PARTS: Final = ("inputs", "fp32", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ def serialize_golden(runs: Sequence[GoldenRun]) -> bytes:
     Positions stand for names, since a tensor's name may hold anything and a zip member's may not.
     """
     arrays: Arrays = {}
-    for part in ("inputs", "fp32", "int8"):
+    for part in _PARTS:
         names = list(getattr(runs[0], part)) if runs else []
         arrays[f"names/{part}"] = np.asarray(names, dtype=np.str_)
         for number, run in enumerate(runs):
@@ -51,33 +53,34 @@ def parse_golden(data: bytes, *, source: str) -> tuple[GoldenRun, ...]:
     Raises
     ------
     BundleError
-        If it is no such file.
+        If it is no such file, or holds no run: an engine held against nothing would pass.
     """
+    arrays = read_arrays(data, source=source)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            names = {part: [str(one) for one in file[f"names/{part}"]] for part in _PARTS}
-            count = len({key.split("/")[0] for key in file.files}) - 1
-            return tuple(
-                GoldenRun(
-                    **{
-                        part: {
-                            name: file[f"{number}/{part}/{position}"]
-                            for position, name in enumerate(names[part])
-                        }
-                        for part in _PARTS
+        names = {part: [str(one) for one in arrays[f"names/{part}"]] for part in _PARTS}
+        runs = tuple(
+            GoldenRun(
+                **{
+                    part: {
+                        name: arrays[f"{number}/{part}/{position}"]
+                        for position, name in enumerate(names[part])
                     }
-                )
-                for number in range(count)
+                    for part in _PARTS
+                }
             )
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            for number in range(len({key.split("/")[0] for key in arrays}) - 1)
+        )
+    except KeyError as error:
         raise BundleError(
-            f"the golden runs cannot be read: {error}",
+            f"the golden runs lack {error}",
             where=source,
             remedy="the bundle is damaged; copy it again or calibrate again",
         ) from error
-
-
-_PARTS = ("inputs", "fp32", "int8")
+    if not runs:
+        raise BundleError(
+            "expected golden runs, found none", where=source, remedy="calibrate again"
+        )
+    return runs
 
 
 def cosines_by_sample(

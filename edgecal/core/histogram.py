@@ -6,7 +6,7 @@ the same bits, as long as all of them start from the range of the first batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ Values = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
 _SMALLEST_RANGE: Final = float(np.finfo(np.float32).tiny)
+_LARGEST_RANGE: Final = float(np.finfo(np.float32).max)
 _BLOCK: Final = 1 << 18
 """Elements binned at once: the temporaries stay in the processor's cache."""
 
@@ -38,8 +39,8 @@ class Histogram:
         A float32 number R: bin j of a side holds magnitudes from j * R / 2048 up to, not including,
         (j + 1) * R / 2048. A power of two times the largest magnitude of the first batch.
     counts : ndarray of int64, shape (2, 2049)
-        Row 0 counts negative values by magnitude, row 1 zero and positive ones. The last column holds
-        values whose magnitude is R itself; keeping them apart makes doubling exact.
+        Row 0 counts negative values by magnitude, row 1 zero and positive ones. The last column
+        holds values whose magnitude is R itself; keeping them apart makes doubling exact.
     minimum, maximum : float
         Of the finite values, in the tensor's real units; 0.0 when there were none.
     non_finite : int
@@ -101,12 +102,14 @@ def collect(histogram: Histogram, values: Values) -> Histogram:
     if flat.size == 0:
         return histogram
     low, high = float(flat.min()), float(flat.max())
-    non_finite = 0
+    non_finite = histogram.non_finite
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = flat[np.isfinite(flat)]
-        non_finite = flat.size - finite.size
+        non_finite += flat.size - finite.size
+        if finite.size == 0:
+            return replace(histogram, non_finite=non_finite)
         flat = finite
-        low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
+        low, high = float(flat.min()), float(flat.max())
     wide = widen(histogram, to=max(abs(low), abs(high)))
     counts = wide.counts.copy()
     for start in range(0, flat.size, _BLOCK):
@@ -117,7 +120,7 @@ def collect(histogram: Histogram, values: Values) -> Histogram:
         counts=counts,
         minimum=low if first else min(low, histogram.minimum),
         maximum=high if first else max(high, histogram.maximum),
-        non_finite=histogram.non_finite + non_finite,
+        non_finite=non_finite,
     )
 
 
@@ -129,13 +132,7 @@ def widen(histogram: Histogram, *, to: float) -> Histogram:
         merged[:, : BINS // 2] = counts[:, :BINS].reshape(2, BINS // 2, 2).sum(axis=2)
         merged[:, BINS // 2] = counts[:, BINS]  # R itself begins the first bin of the new half
         range_end, counts = range_end * 2.0, merged
-    return Histogram(
-        range_end=range_end,
-        counts=counts,
-        minimum=histogram.minimum,
-        maximum=histogram.maximum,
-        non_finite=histogram.non_finite,
-    )
+    return replace(histogram, range_end=range_end, counts=counts)
 
 
 def merge_histograms(parts: Iterable[Histogram]) -> Histogram:
@@ -178,6 +175,9 @@ def _bin(values: Values, range_end: float) -> Counts:
     agrees to the last value. Multiplying by a rounded 2048 / R does not.
     """
     quotient = np.abs(values)
+    if range_end > _LARGEST_RANGE:  # doubling went past float32, as it does for masks at its end
+        quotient *= np.float32(0.5)
+        range_end *= 0.5
     quotient /= np.float32(range_end)
     quotient *= np.float32(BINS)
     index = quotient.astype(np.int32)

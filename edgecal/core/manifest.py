@@ -1,4 +1,4 @@
-"""Where a bundle came from: digests, versions, algorithm, data; written down once, checked ever after."""
+"""Where a bundle came from: digests, versions, algorithm, data; written once, then checked."""
 
 from __future__ import annotations
 

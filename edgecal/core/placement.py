@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from edgecal.core.graph import Graph, Node
 
@@ -54,11 +54,12 @@ class Placement:
 def place_pairs(graph: Graph, scales: Mapping[str, float]) -> Placement:
     """Put pairs before weighted operators and pools, on one branch of a residual Add, on Concat.
 
-    A weighted operator whose input has no scale stays float whole. Only float32 tensors are quantized.
+    A weighted operator whose input has no scale stays float whole. Only float32 tensors are
+    quantized.
     """
     wanted: dict[str, list[Edge]] = {}
     weights: dict[tuple[str, int | None], list[Edge]] = {}
-    shared: dict[str, float] = {}
+    concats: list[tuple[str, ...]] = []
     missing: dict[str, None] = {}
     for position, node in enumerate(graph.nodes):
         edges = [
@@ -74,15 +75,11 @@ def place_pairs(graph: Graph, scales: Mapping[str, float]) -> Placement:
             key = (node.inputs[1], _weight_axis(graph, node))
             weights.setdefault(key, []).append(Edge(position, 1))
         if node.op_type == "Concat" and edges:
-            largest = max(scales[node.inputs[index]] for index in edges)
-            for index in edges:
-                name = node.inputs[index]
-                shared[name] = max(largest, shared.get(name, 0.0))
+            concats.append(tuple(node.inputs[index] for index in edges))
+    shared = _share_largest({name: scales[name] for name in wanted}, concats)
     return Placement(
         activations=tuple(
-            ActivationPair(
-                tensor=name, scale=float(shared.get(name, scales[name])), edges=tuple(edges)
-            )
+            ActivationPair(tensor=name, scale=shared[name], edges=tuple(edges))
             for name, edges in wanted.items()
         ),
         weights=tuple(
@@ -108,6 +105,21 @@ def _quantized_inputs(graph: Graph, node: Node) -> Iterator[int]:
         # a convolution's own output goes into the Add at full precision, inside the fused layer
         fused = [index for index in (0, 1) if _is_fused_conv(graph, node.inputs[index])]
         yield from (index for index in (0, 1) if index not in fused[-1:])
+
+
+def _share_largest(
+    scales: Mapping[str, float], concats: Iterable[tuple[str, ...]]
+) -> dict[str, float]:
+    """Give all inputs of a Concat the largest scale; those that share an input make one group."""
+    groups: list[set[str]] = []
+    for names in concats:
+        touching = [group for group in groups if not group.isdisjoint(names)]
+        groups = [group for group in groups if group not in touching]
+        groups.append(set(names).union(*touching))
+    result = {name: float(scale) for name, scale in scales.items()}
+    for group in groups:
+        result.update(dict.fromkeys(group, max(result[name] for name in group)))
+    return result
 
 
 def _is_fused_conv(graph: Graph, name: str) -> bool:

@@ -30,7 +30,7 @@ _REMEDY: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """Decode, resize, crop, order colours, subtract mean, multiply by scale, lay out; in this order.
+    """Decode, resize, crop, order colours, subtract mean, multiply by scale, lay out, in turn.
 
     Pixels count from 0 to 255; `mean` is in those units and `scale` is what a difference of one
     is worth to the network. One number serves all channels, else one per channel in `color` order.
@@ -39,7 +39,7 @@ class Preprocess:
     resize: tuple[int, int] | None = None
     """Height and width in pixels; `None` keeps the picture's own."""
     fit: Fit = "stretch"
-    """`shorter`: the shorter side gets `resize`; `letterbox`: the longer one, the rest is filled."""
+    """`shorter`: the shorter side gets `resize`; `letterbox`: the longer, the rest is filled."""
     fill: float = 114.0
     """Pixel value of a letterbox's bars."""
     crop: tuple[int, int] | None = None
@@ -89,7 +89,7 @@ def parse_preprocess(
         count = len(getattr(result, key))
         if count not in {1, result.channels}:
             raise InputError(
-                f"{key} has {count} numbers, but color {result.color!r} has {result.channels} channels",
+                f"{key} has {count} numbers, and color {result.color!r} {result.channels} channels",
                 where=source,
                 remedy=_REMEDY,
             )
@@ -116,7 +116,8 @@ def assume_preprocess(inputs: Sequence[TensorInfo]) -> tuple[Preprocess, Finding
         subject=inputs[0].name,
         message=f"no preprocessing was given; assumed {color}, {layout}, "
         f"{f'{size[0]}x{size[1]}' if size else 'no resizing'}, pixels / 255",
-        remedy="say how the application prepares pictures: --preprocess FILE.toml, or --mean and --scale",
+        remedy="say how the application prepares pictures: --preprocess FILE.toml, or --mean and "
+        "--scale",
     )
 
 
@@ -148,5 +149,5 @@ def _numbers(value: object, separator: str, kind: type[N]) -> tuple[N, ...]:
         return ()
     try:
         return tuple(kind(one) for one in several)
-    except ValueError:
+    except (ValueError, OverflowError):
         return ()

@@ -110,7 +110,9 @@ def parse_project(document: Mapping[str, Any], *, source: str) -> Project:
                 _table(document, "calibrate", source), _CALIBRATE, f"{source}: [calibrate]", folder
             )
         ),
-        preprocess=parse_preprocess(document["preprocess"], source=f"{source}: [preprocess]")
+        preprocess=parse_preprocess(
+            _table(document, "preprocess", source), source=f"{source}: [preprocess]"
+        )
         if "preprocess" in document
         else None,
         push=PushDefaults(
@@ -158,7 +160,11 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
     if kind == "word" and isinstance(value, str):
         return value
     if kind == "word" and isinstance(value, float):
-        return str(value)  # tensorrt = 8.5
+        raise InventoryError(  # not read as text: TOML's 10.10 is the number 10.1, another TensorRT
+            f"{key} wants a text in quotes, found the number {value}",
+            where=where,
+            remedy=f'write it in quotes, like {key} = "10.3"',
+        )
     if kind == "path" and isinstance(value, str):
         return value if value.startswith("~") else posixpath.join(folder, value)
     if kind == "flag" and isinstance(value, bool):

@@ -15,19 +15,25 @@ RESULT_PREFIX: Final = "edgecal-result: "
 
 def read_log(lines: Iterable[str], *, entries: Sequence[str]) -> BuildResult:
     """Take the builder's own account, which must speak of every entry of the cache."""
-    for line in lines:
-        if line.startswith(RESULT_PREFIX):
-            result = json.loads(line.removeprefix(RESULT_PREFIX))
-            used, unused = tuple(result["used"]), tuple(result["unused"])
-            if {*used, *unused} != set(entries):
-                return BuildResult(
-                    proof=Proof.REFUTED, reason="the builder read another cache than was sent"
-                )
-            return BuildResult(
-                proof=Proof.PROVED,
-                reason=f"the reference builder quantized {result['quantized']} tensors by the cache",
-                used=used,
-                missing=tuple(result["missing"]),
-                unused=unused,
-            )
-    return BuildResult(proof=Proof.UNPROVEN, reason="the reference builder gave no account")
+    account = next((line for line in lines if line.startswith(RESULT_PREFIX)), None)
+    if account is None:
+        return BuildResult(proof=Proof.UNPROVEN, reason="the reference builder gave no account")
+    try:
+        result = json.loads(account.removeprefix(RESULT_PREFIX))
+        quantized = int(result["quantized"])
+        used, unused, missing = (tuple(result[key]) for key in ("used", "unused", "missing"))
+    except (ValueError, KeyError, TypeError):  # a full disk or a lost power supply cuts lines short
+        return BuildResult(
+            proof=Proof.UNPROVEN, reason="the reference builder's account cannot be read"
+        )
+    if {*used, *unused} != set(entries):
+        return BuildResult(
+            proof=Proof.REFUTED, reason="the builder read another cache than was sent"
+        )
+    return BuildResult(
+        proof=Proof.PROVED,
+        reason=f"the reference builder quantized {quantized} tensors by the cache",
+        used=used,
+        missing=missing,
+        unused=unused,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,8 @@ import numpy as np
 
 from edgecal.core.amax import amax_of
 from edgecal.core.findings import Finding, Severity
-from edgecal.core.histogram import Histogram, collect, start_histogram
+from edgecal.core.histogram import BINS, Histogram, collect, start_histogram
+from edgecal.core.npz import read_arrays
 from edgecal.core.quant import scale_of
 from edgecal.core.tensors import apply_copies, constant_entries, copies
 from edgecal.errors import BundleError
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 """Of `histograms.npz`, apart from the bundle's."""
 
-_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny
+_FLOAT32: Final = np.finfo(np.float32)
+_COLUMNS: Final = ("names", "range_end", "counts", "minimum", "maximum", "non_finite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Scales:
     constants: Mapping[str, np.float32]
     """Entries of layers the parser makes of constants, named as that TensorRT names them."""
     unusable: tuple[str, ...]
-    """Activations that were always zero or never finite: they have no scale."""
+    """Activations that INT8 cannot hold, as `judge_statistics` says of each: they have no scale."""
 
     def entries(self) -> dict[str, np.float32]:
         """Give all of them, as they stand in the cache."""
@@ -77,10 +78,22 @@ def scales_from(
 
 
 def _scale(histogram: Histogram, algorithm: str, percentile: float) -> np.float32 | None:
-    if histogram.largest == 0:
+    if _why_no_scale(histogram):
         return None
     scale = scale_of(amax_of(histogram, algorithm, percentile=percentile))
-    return scale if scale >= _SMALLEST_SCALE else None
+    return scale if scale >= _FLOAT32.tiny else None
+
+
+def _why_no_scale(histogram: Histogram) -> str:
+    if histogram.samples == 0:
+        return "held no finite value on any data"
+    if histogram.largest == 0:
+        return "was zero on all data"
+    if scale_of(histogram.largest) < _FLOAT32.tiny:
+        return f"stayed within {histogram.largest:g} of zero"
+    if histogram.range_end * (BINS + 0.5) / BINS > _FLOAT32.max:  # entropy2's amax, uncut
+        return f"reached {histogram.largest:g}, the end of what float32 holds"
+    return ""
 
 
 def judge_statistics(histograms: Mapping[str, Histogram], *, samples: int) -> tuple[Finding, ...]:
@@ -104,18 +117,18 @@ def judge_statistics(histograms: Mapping[str, Histogram], *, samples: int) -> tu
                     rule="non-finite-activation",
                     severity=Severity.WARNING,
                     subject=name,
-                    message=f"{histogram.non_finite} values were NaN or infinite; they were left out",
+                    message=f"{histogram.non_finite} values were NaN or infinite, and left out",
                     remedy="look at the data and at this tensor; masks should use a finite minimum",
                 )
             )
-        if histogram.largest == 0:
+        if why := _why_no_scale(histogram):
             findings.append(
                 Finding(
                     rule="no-range",
                     severity=Severity.NOTE,
                     subject=name,
-                    message="was zero on all data, so it has no scale and stays out of INT8",
-                    remedy="give more varied data, or remove the dead branch from the network",
+                    message=f"{why}, so it has no scale and stays out of INT8",
+                    remedy="give more varied data; a branch that is always so is better removed",
                 )
             )
     return tuple(findings)
@@ -150,35 +163,29 @@ def parse_histograms(data: bytes, *, source: str) -> dict[str, Histogram]:
     BundleError
         If it is no such file, or of another schema.
     """
+    arrays = read_arrays(data, source=source)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            if int(file["schema"]) != SCHEMA:
-                raise BundleError(
-                    f"expected histograms of schema {SCHEMA}, found {int(file['schema'])}",
-                    where=source,
-                    remedy="calibrate again with this version of edgecal",
-                )
-            return {
-                str(name): Histogram(
-                    range_end=float(range_end),
-                    counts=counts,
-                    minimum=float(minimum),
-                    maximum=float(maximum),
-                    non_finite=int(non_finite),
-                )
-                for name, range_end, counts, minimum, maximum, non_finite in zip(
-                    file["names"],
-                    file["range_end"],
-                    file["counts"],
-                    file["minimum"],
-                    file["maximum"],
-                    file["non_finite"],
-                    strict=True,
-                )
-            }
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        schema = int(arrays["schema"])
+        columns = [arrays[key] for key in _COLUMNS]
+    except (KeyError, TypeError) as error:
         raise BundleError(
-            f"the histograms cannot be read: {error}",
+            f"the histograms lack {error}",
             where=source,
             remedy="the bundle is damaged; copy it again or calibrate again",
         ) from error
+    if schema != SCHEMA or len({len(column) for column in columns}) != 1:
+        raise BundleError(
+            f"expected histograms of schema {SCHEMA}, found {schema}",
+            where=source,
+            remedy="calibrate again with this version of edgecal",
+        )
+    return {
+        str(name): Histogram(
+            range_end=float(range_end),
+            counts=counts,
+            minimum=float(minimum),
+            maximum=float(maximum),
+            non_finite=int(non_finite),
+        )
+        for name, range_end, counts, minimum, maximum, non_finite in zip(*columns, strict=True)
+    }

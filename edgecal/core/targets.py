@@ -18,7 +18,7 @@ _ADDRESS = re.compile(
 
 
 def parse_target(text: str, known: Mapping[str, Target]) -> Target:
-    """Read a target: a name of `edgecal.toml`, or `[user@]host[:port]`, an ssh_config host included.
+    """Read a target: a name of `edgecal.toml`, or `[user@]host[:port]`, ssh_config hosts included.
 
     Raises
     ------

@@ -36,9 +36,9 @@ class Copy:
 def activations(graph: Graph) -> tuple[str, ...]:
     """Name the tensors that get a measured entry: float inputs, then outputs of nodes, in order.
 
-    Weights of Conv and parameters of BatchNormalization are layer weights, not tensors; integers and
-    empty optional outputs have no scale. A tensor of unknown type counts as float: TensorRT ignores
-    an entry too many, but misses one too few.
+    Weights of Conv and parameters of BatchNormalization are layer weights, not tensors; integers
+    and empty optional outputs have no scale. A tensor of unknown type counts as float: TensorRT
+    ignores an entry too many, but misses one too few.
     """
     names = [tensor.name for tensor in graph.inputs if tensor.is_float]
     for node in graph.nodes:
@@ -81,7 +81,7 @@ def copies(graph: Graph, tensorrt: TensorRTVersion) -> tuple[Copy, ...]:
 def apply_copies(
     scales: Mapping[str, np.float32], overwritten: Iterable[Copy]
 ) -> dict[str, np.float32]:
-    """Overwrite scales one after the other; a copy from or to a tensor without a scale is skipped."""
+    """Overwrite scales one by one; a copy from or to a tensor without a scale is skipped."""
     result = dict(scales)
     for copy in overwritten:
         if copy.tensor in result and copy.source in result:

@@ -1,7 +1,7 @@
 """trtexec: build options to argv, its log to a build result, its output file to arrays.
 
-Flags by version follow the public sources of trtexec at the release tags 7.1.3 to 10.16. Wordings of the
-log come from strings of libnvinfer 8.4.1 and public logs of 8.0 and 10.3; none was seen on a
+Flags by version follow the public sources of trtexec at the release tags 7.1.3 to 10.16. Wordings
+of the log come from strings of libnvinfer 8.4.1 and public logs of 8.0 and 10.3; none was seen on a
 device by us, which is why every log is kept.
 """
 

@@ -25,7 +25,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputVerdict:
-    """One output over all golden runs; `cosine_min` and `threshold` are those of its worst sample."""
+    """One output over all golden runs; `cosine_min` and `threshold` are its worst sample's."""
 
     name: str
     passed: bool

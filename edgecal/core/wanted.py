@@ -72,7 +72,7 @@ def wanted_versions(
             raise InputError(
                 f"TensorRT {version} takes no calibration caches; 10.16 was the last that does",
                 where="--tensorrt",
-                remedy="use TensorRT 10 on the target; a network for 11 needs Q/DQ nodes, which this "
-                "version of edgecal does not write",
+                remedy="use TensorRT 10 on the target; a network for 11 needs Q/DQ nodes, which "
+                "this version of edgecal does not write",
             )
     return tuple({version.major_minor: version for version in found}.values())

@@ -1,7 +1,7 @@
 """The reference builder on a target: an INT8 Q/DQ network made from the cache, run by ONNX Runtime.
 
-Runs as a zipapp of edgecal's own modules. `build` writes the network and prints one line of JSON with
-what it used; `run` runs the golden inputs and writes all outputs as .npz.
+Runs as a zipapp of edgecal's own modules. `build` writes the network and prints one line of JSON
+with what it used; `run` runs the golden inputs and writes all outputs as .npz.
 """
 
 from __future__ import annotations

@@ -341,7 +341,7 @@ class _Reader:
             yield self._stack(pending + [pending[-1]] * missing)
 
     def _measured(self) -> Iterator[Sample]:
-        """Yield the samples that make histograms: all but the held-out ones, if there are enough."""
+        """Yield the samples that make histograms: all but the held-out ones, if they suffice."""
         for index, sample in enumerate(self._dataset):
             self.samples += 1
             self._digest.update(f"{sample.name}\0{sample.digest}\n".encode())

@@ -1,4 +1,4 @@
-"""The target's side of a push, as calls: what the scripts there are asked, and their answers read."""
+"""The target's side of a push, as calls: what its scripts are asked, and their answers read."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Device:
                 "activated, and the next push goes on from here",
             )
         raise TransferError(
-            f"a file did not arrive as it was sent (receiver's status {result.exit_status}: {words})",
+            f"a file did not arrive as sent (receiver's status {result.exit_status}: {words})",
             where=self._target,
             remedy="push again; if it happens again, check the target's disk",
         )
@@ -166,7 +166,7 @@ class Device:
         self._ask("start", name, release, owner, str(len(pairs)), *pairs, *argv)
 
     def wait(self, name: str, release: str, *, offset: int, seconds: int) -> JobState:
-        """Wait for the build's end, at most `seconds`, and take what its log said since `offset`."""
+        """Wait for the build's end, at most `seconds`, and take its log since `offset`."""
         result = self._run(
             ("wait", name, release, str(offset), str(seconds)), timeout_s=_SHORT_S + seconds
         )

@@ -56,10 +56,12 @@ class CacheShipped:
 
 
 @dataclass(frozen=True, slots=True)
-class LogGrew:
-    """The builder said more."""
+class BuildRuns:
+    """The builder is at work; comes every few seconds."""
 
-    text: str
+    seconds: float
+    log: str
+    """What it said since the last time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ PushEvent = (
     | TargetProbed
     | PairingChecked
     | CacheShipped
-    | LogGrew
+    | BuildRuns
     | EngineBuilt
     | EngineVerified
     | EngineActivated

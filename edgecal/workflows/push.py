@@ -40,8 +40,8 @@ def push(
 
     Of several bundles the first that fits the target is taken.
 
-    Every `EdgecalError` becomes a `StepFailed` event and stands in the report. Whatever happens, what
-    was active before stays active until the very last step succeeds.
+    Every `EdgecalError` becomes a `StepFailed` event and stands in the report. Whatever happens,
+    what was active before stays active until the very last step succeeds.
     """
     report = PushReport(target=target.name)
     transport: Transport | None = None

@@ -16,11 +16,11 @@ from edgecal.errors import BuildError, CommandError, EdgecalError, VerificationE
 from edgecal.ports import RunFiles
 from edgecal.workflows.device import Device, DeviceFile, file_of
 from edgecal.workflows.events import (
+    BuildRuns,
     CacheShipped,
     EngineActivated,
     EngineBuilt,
     EngineVerified,
-    LogGrew,
     PushEvent,
     Step,
     StepDue,
@@ -162,7 +162,7 @@ class ReleaseMaker:
         return serialize_cache(restamp_cache(parse_cache(data), self._builder.tensorrt))
 
     def _job_files(self) -> dict[str, DeviceFile]:
-        """List what the job's folder holds: the bundle, its cache for this target, golden inputs."""
+        """List what the job's folder holds: bundle, its cache for this target, golden inputs."""
         files: dict[str, DeviceFile] = {}
         for name, record in self._bundle.shipped().items():
             if name not in {CACHE_FILE, GOLDEN_FILE}:
@@ -269,13 +269,13 @@ class ReleaseMaker:
         while True:
             job = self._device.wait(self._name, release, offset=len(log), seconds=_WAIT_S)
             log += job.log
-            if job.log:
-                yield LogGrew(job.log.decode("utf-8", "replace"))
-            elif job.job != "running":
+            seconds = (self._world.now() - started).total_seconds()
+            if job.log or job.job == "running":
+                yield BuildRuns(seconds, job.log.decode("utf-8", "replace"))
+            else:
                 break
             self._world.cancel.check()
-            late = (self._world.now() - started).total_seconds() > self._options.build_timeout_s
-            if late and job.job == "running":
+            if seconds > self._options.build_timeout_s and job.job == "running":
                 self._device.cancel(self._name, release)
                 raise BuildError(
                     f"the build took longer than {self._options.build_timeout_s:.0f} s and was ended",
@@ -378,13 +378,13 @@ class ReleaseMaker:
         if not verification.passed:
             bad = next(output for output in verification.outputs if not output.passed)
             why = bad.problem or (
-                f"cosine to FP32 is {bad.cosine_min:.4f}, and at least {bad.threshold:.4f} is needed"
+                f"cosine to FP32 is {bad.cosine_min:.4f}, at least {bad.threshold:.4f} is needed"
             )
             raise VerificationError(
                 f"output {bad.name!r} of the engine is wrong: {why}",
                 where=self._target.name,
-                remedy="what was active stays active; check the bundle's quality on the host, or set "
-                "[verify] margin in edgecal.toml if this is good enough for you",
+                remedy="what was active stays active; check the bundle's quality on the host, or "
+                "set [verify] margin in edgecal.toml if this is good enough for you",
             )
         yield EngineVerified(verification)
         return verification

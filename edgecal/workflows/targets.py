@@ -94,7 +94,7 @@ def plan_rollback(
             if parse_tensorrt(built_with) not in installed:
                 now = ", ".join(str(version) for version in installed) or "none"
                 raise IncompatibleError(
-                    f"release {release} was built with TensorRT {built_with}, and installed is {now}",
+                    f"release {release} was built with TensorRT {built_with}, installed is {now}",
                     where=target.name,
                     remedy="build it again: push its bundle",
                 )

@@ -1,4 +1,4 @@
-"""What workflows need beside their subject: connections, scripts, builders, tables, a clock, a stop."""
+"""What workflows need beside their subject: connections, scripts, builders, tables, time, stop."""
 
 from __future__ import annotations
 
