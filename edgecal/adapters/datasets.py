@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
+import lzma
+import math
 import os
 import sys
+import tokenize
+import traceback
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +32,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgecal.core.graph import TensorInfo
+
+_BROKEN: Final = (
+    *(OSError, EOFError, ValueError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
+)
+"""What zipfile and NumPy raise at damaged files."""
+
+_NUMBERS: Final = "fiub"
+"""Kinds of NumPy types that samples can have."""
 
 _READ_AHEAD: Final = 8
 """Pictures decoded before they are asked for."""
@@ -92,12 +107,10 @@ class ImageFolder:
                 where=str(self.folder),
                 remedy="give an .npz file with one array per input, by input name",
             )
-        self.files = sorted(
-            Path(root) / name
-            for root, _, names in os.walk(self.folder, onerror=_raise_unreadable)
-            for name in names
-            if is_image(name)
-        )
+        for root, folders, names in os.walk(self.folder, onerror=_raise_unreadable):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            self.files += [Path(root) / name for name in names if is_image(name)]
+        self.files.sort()
         if not self.files:
             raise DatasetError(
                 "there is no image in this folder, nor below it",
@@ -112,6 +125,7 @@ class ImageFolder:
     def __iter__(self) -> Iterator[Sample]:
         """Decode ahead of the reader, in order."""
         given = 0
+        self.skipped.clear()
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             pending: list[tuple[Path, Future[tuple[Digest, Array]]]] = []
             files = iter(self.files)
@@ -136,7 +150,9 @@ class ImageFolder:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _name(self, file: Path) -> str:
-        return file.relative_to(self.folder).as_posix()
+        # a name need not be text; what goes into a manifest must
+        name = os.fsencode(file.relative_to(self.folder).as_posix())
+        return name.decode("utf-8", "backslashreplace")
 
 
 def _raise_unreadable(error: OSError) -> None:
@@ -218,16 +234,17 @@ class _Members(dict[str, "_Member"]):
                         where=str(path),
                         remedy="give an .npz file with one array per input, by input name",
                     )
-                self[inputs[0].name] = _Member(path.open("rb"), str(path))
+                size = path.stat().st_size
+                self[inputs[0].name] = _Member(path.open("rb"), size, inputs[0], str(path))
             else:
                 self._archive = zipfile.ZipFile(path)
                 self._open_members(inputs)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             self.close()
             raise DatasetError(
-                f"cannot read the arrays: {error}",
+                f"cannot read the arrays: {_reason(error)}",
                 where=str(path),
-                remedy="write the file again with numpy.save or numpy.savez",
+                remedy="check the path, or write the file again with numpy.save or numpy.savez",
             ) from error
         except DatasetError:
             self.close()
@@ -246,8 +263,8 @@ class _Members(dict[str, "_Member"]):
                 remedy="name the arrays like the inputs: numpy.savez(file, **{input: array})",
             )
         for one in inputs:
-            stream = archive.open(held[one.name])
-            self[one.name] = _Member(stream, f"{self._path}[{one.name}]")
+            stream, size = archive.open(held[one.name]), archive.getinfo(held[one.name]).file_size
+            self[one.name] = _Member(stream, size, one, f"{self._path}[{one.name}]")
 
     def __enter__(self) -> _Members:
         return self
@@ -266,8 +283,25 @@ class _Members(dict[str, "_Member"]):
 class _Member:
     """One array of an .npy stream, read along axis 0."""
 
-    def __init__(self, stream: Any, source: str) -> None:
+    def __init__(self, stream: Any, size: int, tensor: TensorInfo, source: str) -> None:
         self.stream: BinaryIO = stream
+        self._source = source
+        try:
+            self._read_header()
+            _check_shape(self.shape[1:], tensor, source)
+            left = size - self.stream.tell()
+            if left < self._bytes * self.shape[0]:
+                raise DatasetError(
+                    f"the array is cut off: {self._bytes * self.shape[0]} bytes of numbers were "
+                    f"expected, found {left}",
+                    where=source,
+                    remedy="write or copy the file again",
+                )
+        except DatasetError:
+            self.stream.close()
+            raise
+
+    def _read_header(self) -> None:
         try:
             version = np.lib.format.read_magic(self.stream)
             read = (
@@ -276,28 +310,32 @@ class _Member:
                 else np.lib.format.read_array_header_2_0
             )
             shape, fortran, dtype = read(self.stream)
-        except ValueError as error:
-            self.stream.close()
+        except _BROKEN as error:
             raise DatasetError(
-                f"this is no NumPy array: {error}",
-                where=source,
+                f"this is no NumPy array: {_reason(error)}",
+                where=self._source,
                 remedy="write it again with numpy.save or numpy.savez",
             ) from error
-        if dtype.hasobject or fortran or not shape:
-            self.stream.close()
+        if dtype.kind not in _NUMBERS or fortran or not shape or min(shape) < 0:
             raise DatasetError(
                 f"expected a C-ordered array of numbers, samples on axis 0, found dtype {dtype}, "
                 f"shape {shape}{', Fortran order' if fortran else ''}",
-                where=source,
+                where=self._source,
                 remedy="store numpy.ascontiguousarray(array)",
             )
         self.shape: tuple[int, ...] = shape
         self._dtype = dtype
-        self._source = source
-        self._bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self._bytes = math.prod(shape[1:]) * dtype.itemsize
 
     def read(self) -> Array:
-        data = self.stream.read(self._bytes)
+        try:
+            data = self.stream.read(self._bytes)
+        except _BROKEN as error:
+            raise DatasetError(
+                f"the array cannot be read: {_reason(error)}",
+                where=self._source,
+                remedy="write or copy the file again",
+            ) from error
         if len(data) != self._bytes:
             raise DatasetError(
                 "the array is cut off", where=self._source, remedy="write or copy the file again"
@@ -324,9 +362,7 @@ class Generated:
     def __iter__(self) -> Iterator[Sample]:
         """Call the function once and take samples as they come."""
         source = f"{self.module}:{self.function}"
-        for index, item in enumerate(self._items(source)):
-            if self.limit is not None and index >= self.limit:
-                return
+        for index, item in enumerate(itertools.islice(self._items(source), self.limit)):
             where = f"{source}[{index}]"
             given = item if isinstance(item, Mapping) else {self.inputs[0].name: item}
             missing = [one.name for one in self.inputs if one.name not in given]
@@ -336,17 +372,37 @@ class Generated:
                     where=where,
                     remedy="yield a dict with one array per input, by input name",
                 )
-            arrays = {
-                one.name: _fit(np.asarray(given[one.name]), one, where) for one in self.inputs
-            }
+            try:
+                values = {one.name: np.asarray(given[one.name]) for one in self.inputs}
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise DatasetError(
+                    f"the sample is no array: {error}",
+                    where=where,
+                    remedy="yield NumPy arrays of the input's shape without its batch axis",
+                ) from error
+            arrays = {one.name: _fit(values[one.name], one, where) for one in self.inputs}
             yield Sample(name=f"{index}", digest=_digest_arrays(arrays), arrays=arrays)
 
-    def _items(self, source: str) -> Iterable[object]:
+    def _items(self, source: str) -> Iterator[object]:
+        try:
+            yield from self._call(source)
+        except DatasetError:
+            raise
+        except Exception as error:  # the user's own function may raise anything
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise DatasetError(
+                f"the generator raised {type(error).__name__}: {error} "
+                f"({place.filename}:{place.lineno})",
+                where=source,
+                remedy="correct the function, and try it in Python without edgecal",
+            ) from error
+
+    def _call(self, source: str) -> Iterable[object]:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         try:
             function = getattr(importlib.import_module(self.module), self.function)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError) as error:
             raise DatasetError(
                 f"cannot import the generator: {error}",
                 where=source,
@@ -364,23 +420,42 @@ class Generated:
 
 def _fit(value: Array, tensor: TensorInfo, source: str) -> Array:
     """Check one sample against the input's shape without its batch axis, and give it its type."""
+    _check_shape(value.shape, tensor, source)
+    if value.dtype.kind not in _NUMBERS:
+        raise DatasetError(
+            f"expected numbers, found {value.dtype}", where=source, remedy="store float32 arrays"
+        )
+    wanted = np.dtype(tensor.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are counted and reported
+        fitted = np.asarray(value, dtype=wanted, order="C")
+    if wanted.kind != "f" and not np.array_equal(fitted, value):
+        raise DatasetError(
+            f"input {tensor.name!r} wants {wanted}, and the {value.dtype} values found do not fit",
+            where=source,
+            remedy="store whole numbers in the range of that type; for pictures, check --scale "
+            "and --mean",
+        )
+    return fitted
+
+
+def _check_shape(found: tuple[int, ...], tensor: TensorInfo, source: str) -> None:
     expected = (tensor.shape or ())[1:]
     if tensor.shape is not None and (
-        len(value.shape) != len(expected)
-        or any(want not in {None, have} for want, have in zip(expected, value.shape, strict=True))
+        len(found) != len(expected)
+        or any(want not in {None, have} for want, have in zip(expected, found, strict=True))
     ):
         shape = "x".join("?" if size is None else str(size) for size in expected)
         raise DatasetError(
             f"input {tensor.name!r} wants samples of {shape}, found "
-            f"{'x'.join(str(size) for size in value.shape)}",
+            f"{'x'.join(str(size) for size in found) or 'single numbers'}",
             where=source,
             remedy="check --preprocess (resize, crop, layout, color); axis 0 counts samples",
         )
-    if value.dtype.kind not in "fiub":
-        raise DatasetError(
-            f"expected numbers, found {value.dtype}", where=source, remedy="store float32 arrays"
-        )
-    return np.ascontiguousarray(value, dtype=np.dtype(tensor.dtype))
+
+
+def _reason(error: BaseException) -> str:
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or str(error) or type(error).__name__
 
 
 def _digest_arrays(arrays: Mapping[str, Array]) -> Digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from edgecal.core.preprocess import Preprocess
 
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+_PNG_END: Final = b"IEND\xaeB`\x82"
+"""The last chunk's type and checksum."""
+
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""Not a zero, which stands for the value ff in a scan; nor a restart or a fill byte."""
+
+cv2.setLogLevel(0)  # what it cannot decode is an error of ours; it would write to stderr as well
 
 Array = npt.NDArray[Any]
 
@@ -57,7 +66,16 @@ def apply_preprocess(image: Array, preprocess: Preprocess, *, source: str) -> Ar
         values *= np.asarray(preprocess.scale, np.float32)
     if preprocess.layout == "nchw":
         values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values, dtype=np.dtype(preprocess.dtype))
+    with np.errstate(invalid="ignore"):
+        laid_out = np.ascontiguousarray(values, dtype=np.dtype(preprocess.dtype))
+    if laid_out.dtype.kind != "f" and not np.array_equal(laid_out, values):
+        raise DatasetError(
+            f"pixels after mean and scale do not fit {laid_out.dtype}: they lie between "
+            f"{values.min():g} and {values.max():g}",
+            where=source,
+            remedy="leave mean and scale out for a network that takes whole pixels",
+        )
+    return laid_out
 
 
 def _decode(data: bytes, preprocess: Preprocess, source: str) -> Array:
@@ -82,10 +100,21 @@ def _decode(data: bytes, preprocess: Preprocess, source: str) -> Array:
 def _is_whole(data: bytes) -> bool:
     """Tell whether a JPEG or PNG has its end: OpenCV silently fills what is missing with grey."""
     if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" in data[-4096:]
+        return _has_jpeg_end(data)
     if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-4096:]
+        return _PNG_END in data
     return True
+
+
+def _has_jpeg_end(data: bytes) -> bool:
+    """Walk from marker to marker: a thumbnail inside has an end too, and phones append films."""
+    position = 2
+    while (marker := _JPEG_MARKER.search(data, position)) is not None:
+        if marker[0] == b"\xff\xd9":
+            return True
+        size = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        position = marker.end() + max(2, size)
+    return False
 
 
 def _resize(image: Array, preprocess: Preprocess) -> Array:

@@ -342,13 +342,6 @@ op_install() { # NAME RELEASE DIGEST <build.json
     [ ! -f "$ready/build.log.gz" ] || rm -f -- "$ready/log"
     rm -rf -- "$ready.old"
 }
-op_annotate() { # NAME RELEASE DIGEST <build.json
-    need_release "$1" "$2"
-    need_digest "$3"
-    [ -f "$ready/build.json" ] || fail 24 "there is no $ready/build.json"
-    receive_document "$3"
-    place_document "$ready/build.json"
-}
 op_activate() { # NAME RELEASE EXPECTED ENGINE DIGEST RECORD
     need_release "$1" "$2"
     [ -z "$3" ] || is_hex "$3" 16 || fail 64 "expected a release or nothing, found '$3'"
@@ -392,12 +385,6 @@ op_models() {
         done
     done
 }
-op_digest() { # NAME RELEASE FILE
-    need_release "$1" "$2"
-    need_file "$3"
-    digest "$ready/$3" || fail 24 "there is no $ready/$3"
-    echo "$sum"
-}
 
 # --- main ----------------------------------------------------------------------------------------
 
@@ -409,7 +396,7 @@ case $operation in
 models) expected=0 ;;
 have) expected=$# ;;
 state | cancel) expected=2 ;;
-install | annotate | digest) expected=3 ;;
+install) expected=3 ;;
 wait) expected=4 ;;
 activate) expected=6 ;;
 start | supervise) expected=$(($# < 5 ? 5 : $#)) ;;

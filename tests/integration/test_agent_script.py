@@ -489,8 +489,6 @@ def test_a_link_that_leaves_the_job_or_hides_its_files_is_refused(
         ("wait", NAME, RELEASE, "x", "1"),
         ("wait", NAME, RELEASE, "08", "1"),
         ("install", NAME, RELEASE, "0"),
-        ("digest", NAME, RELEASE, "../build.json"),
-        ("digest", NAME, RELEASE, ".."),
         ("activate", NAME, RELEASE, "x", "model.engine", "0" * 64, RECORD),
         ("activate", NAME, RELEASE, "", "a/b", "0" * 64, RECORD),
         ("activate", NAME, RELEASE, "", "model.engine", "0" * 63, RECORD),
@@ -534,8 +532,6 @@ def test_a_model_nobody_knows_has_an_empty_state_and_leaves_no_trace(target: Tar
     assert target.call("models").text == ""
     assert target.install().code == 25
     assert target.activate(RELEASE).code == 24
-    assert target.call("annotate", NAME, RELEASE, sha256(BUILD), stdin=BUILD).code == 24
-    assert target.call("digest", NAME, RELEASE, "model.engine").code == 24
     assert not (target.root / "models").exists()
 
 
@@ -569,7 +565,6 @@ def test_a_build_goes_from_start_to_an_active_release(target: Target) -> None:
     assert zipped.stdout == b"out\nerr\n"
     assert target.state()["release"] == "ready"
     digest = sha256(b"onnxweights")
-    assert target.call("digest", NAME, RELEASE, "model.engine").text == f"{digest}\n"
     before = int(time.time())
     answer = target.call("activate", NAME, RELEASE, "", "model.engine", digest, RECORD)
     assert answer == Answer(0, f"active {RELEASE}\n".encode(), "")
@@ -975,7 +970,7 @@ def test_a_cancel_that_comes_too_late_does_not_lose_the_status(
     assert target.state()["status"] == "0"
 
 
-# --- agent.sh: install, annotate, activate ------------------------------------------------------
+# --- agent.sh: install, activate ----------------------------------------------------------------
 
 
 def test_a_document_that_arrives_cut_is_not_installed(target: Target) -> None:
@@ -1026,19 +1021,6 @@ def test_without_gzip_the_log_stays_as_it_is(target: Target, tmp_path: Path) -> 
     ready = target.model / "releases" / RELEASE
     assert (ready / "log").read_text() == "building\n"
     assert not (ready / "build.log.gz").exists()
-
-
-def test_annotate_replaces_the_document_of_a_release(target: Target) -> None:
-    target.release()
-    target.activate(RELEASE)
-    document = b'{"verified": true}'
-    arguments = ("annotate", NAME, RELEASE, sha256(document))
-    assert target.call(*arguments, stdin=document) == Answer(0, b"", "")
-    path = target.model / "current" / "build.json"
-    assert path.read_bytes() == document
-    assert target.call(*arguments, stdin=document[:-1]).code == 13
-    assert path.read_bytes() == document
-    assert not list(target.model.glob("new.*"))
 
 
 def test_activation_compares_before_it_swaps(target: Target) -> None:
