@@ -1,4 +1,4 @@
-"""Real bundles, made the way `edgecal calibrate` makes them, of the network that ships with edgecal."""
+"""Real bundles of the network that ships with edgecal, made as `edgecal calibrate` does."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A stand-in for trtexec, as far as edgecal talks to it; what its engines answer is written down.
+"""A stand-in for trtexec, as far as edgecal talks to it.
 
-`outputs.json` beside it holds, by digest of the input files, what a run gives. Written after the public sources and logs of TensorRT 8.5: nothing here comes from a device. What it
-does beside the ordinary stands in a file `mode` next to it: `fail`, `silent` (no word about the cache),
-`mismatch`, `calibrates`, `wrong` (outputs negated), `slow` (builds until killed, or for ten minutes).
+`outputs.json` beside it holds, by digest of the input files, what a run of an engine gives. Written
+after the public sources and logs of TensorRT 8.5: nothing here comes from a device. What it does
+beside the ordinary stands in a file `mode` next to it: `fail`, `silent` (no word about the cache),
+`mismatch`, `calibrates`, `wrong` (outputs negated), `slow` (builds until killed, or ten minutes).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 FLOAT = TensorProto.FLOAT
@@ -29,15 +29,17 @@ def floats(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def tensor(name: str, shape: Sequence[int | str | None] | None, kind: int = FLOAT) -> Any:
+def tensor(
+    name: str, shape: Sequence[int | str | None] | None, kind: int = FLOAT
+) -> onnx.ValueInfoProto:
     """Declare an input or output; a word or `None` is a dimension known at run time only."""
     return helper.make_tensor_value_info(name, kind, shape)
 
 
 def network(
-    nodes: Sequence[Any],
-    inputs: Sequence[Any],
-    outputs: Sequence[Any],
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
     constants: Mapping[str, npt.NDArray[Any]] | None = None,
     *,
     opset: int = 13,
@@ -93,9 +95,7 @@ def conv_net(
     inputs = [tensor("image", [batch, channels, size, size])]
     if ir <= OLD_IR:
         inputs += [tensor(name, value.shape) for name, value in constants.items()]
-    return network(
-        nodes, inputs, [tensor("scores", [batch, 5])], constants, opset=opset, ir=ir
-    )
+    return network(nodes, inputs, [tensor("scores", [batch, 5])], constants, opset=opset, ir=ir)
 
 
 def two_input_net() -> onnx.ModelProto:

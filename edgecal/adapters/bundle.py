@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from edgecal.core.manifest import (
     HOST_ONLY,
     MANIFEST_FILE,
+    MODEL_FILE,
     Digest,
     FileRecord,
     Manifest,
@@ -92,11 +93,11 @@ def write_bundle(path: Path, manifest: Manifest, contents: Mapping[str, bytes | 
     BundleError
         If it cannot be written, or `path` is something else than a bundle.
     """
-    parent = path.resolve().parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with _only_writer(parent):
-            return _write(parent / path.name, path, manifest, contents)
+        final = path.resolve()  # through a link: the bundle it points to is replaced
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with _only_writer(final.parent):
+            return _write(final, path, manifest, contents)
     except OSError as error:
         raise BundleError(
             f"cannot write the bundle: {error.strerror or error}",
@@ -119,6 +120,7 @@ def _write(
         aside.mkdir()
         files = {name: _put(aside / name, content) for name, content in contents.items()}
         whole = replace(manifest, files=files, counter=counter)
+        _check_model(aside, whole, shown)
         data = serialize_manifest(whole)
         _put(aside / MANIFEST_FILE, data)
         _sync_folder(aside)
@@ -133,6 +135,19 @@ def _write(
         raise
     shutil.rmtree(old, ignore_errors=True)
     return Bundle(path=shown, manifest=whole, manifest_digest=digest_of(data))
+
+
+def _check_model(aside: Path, manifest: Manifest, shown: Path) -> None:
+    """Compare the copied network with the one that was calibrated, which took a while."""
+    digest = hashlib.sha256((aside / MODEL_FILE).read_bytes())
+    for name in manifest.model.external_data:
+        digest.update(bytes.fromhex(manifest.files[name].digest.removeprefix("sha256:")))
+    if f"sha256:{digest.hexdigest()}" != manifest.model.digest:
+        raise BundleError(
+            f"the model changed while it was calibrated: {manifest.model.source.path}",
+            where=str(shown),
+            remedy="calibrate again",
+        )
 
 
 def _previous_counter(final: Path, shown: Path) -> int:

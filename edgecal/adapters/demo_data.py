@@ -38,15 +38,15 @@ def unpack_demo(folder: Path) -> DemoData:
     InputError
         If the folder holds something else, or cannot be written.
     """
-    if folder.exists() and not (folder / _MARK).exists() and any(folder.iterdir()):
-        raise InputError(
-            "the folder is not empty and is no demo's",
-            where=str(folder),
-            remedy="name another one with --dir, or remove it",
-        )
     source = resources.files("edgecal") / "demo_data"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / _MARK).exists() and any(folder.iterdir()):
+            raise InputError(
+                "the folder is not empty and is no demo's",
+                where=str(folder),
+                remedy="name another one with --dir, or remove it",
+            )
         (folder / _MARK).touch()
         for name in ("fashion_cnn.onnx", "preprocess.toml", "NOTICE.md"):
             (folder / name).write_bytes((source / name).read_bytes())

@@ -22,7 +22,8 @@ _PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 """Not a zero, which stands for the value ff in a scan; nor a restart or a fill byte."""
 
-cv2.setLogLevel(0)  # what it cannot decode is an error of ours; it would write to stderr as well
+# what cannot be decoded is an error of ours; OpenCV would write to stderr as well
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Array = npt.NDArray[Any]
 

@@ -380,8 +380,8 @@ def _graph(proto: onnx.ModelProto, path: Path) -> Graph:
     nodes = []
     for position, node in enumerate(proto.graph.node):
         nodes.append(_node(node, position))
-        if node.op_type == "Constant" and (value := _constant(node)) is not None:
-            constants[node.output[0]] = value
+        if node.op_type == "Constant" and (known := _constant(node)) is not None:
+            constants[node.output[0]] = known
     return Graph(
         inputs=tuple(
             tensors[value.name] for value in proto.graph.input if value.name not in initializers

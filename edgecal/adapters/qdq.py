@@ -81,8 +81,8 @@ class _FreshNames:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._taken = {name for node in graph.node for name in (*node.input, *node.output)}
-        for one in (*graph.input, *graph.output, *graph.initializer):
-            self._taken.add(one.name)
+        self._taken.update(one.name for one in (*graph.input, *graph.output))
+        self._taken.update(tensor.name for tensor in graph.initializer)
 
     def __call__(self, wanted: str) -> str:
         name, number = wanted, 1

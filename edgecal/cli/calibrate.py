@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -170,6 +171,7 @@ def calibrate(
     """
     from edgecal.cli import wiring
     from edgecal.core.amax import DEFAULT_PERCENTILE
+    from edgecal.core.manifest import parse_name
     from edgecal.core.preprocess import assume_preprocess
     from edgecal.core.wanted import wanted_versions
     from edgecal.workflows import calibrate as workflow
@@ -178,7 +180,7 @@ def calibrate(
     project = wiring.project()
     defaults = project.calibrate
     model_path = Path(_need(model or defaults.model, "MODEL", "the ONNX file to calibrate"))
-    spec = str(_need(data or defaults.data, "--data", "a folder, a file or a generator"))
+    spec = _need(data or defaults.data, "--data", "a folder, a file or a generator")
     out = Path(_need(output or defaults.output, "-o", "the bundle to write, NAME.edgecal"))
     named = bool(tensorrt or jetpack or for_target)
     versions = wanted_versions(
@@ -187,6 +189,9 @@ def calibrate(
         jetpack=jetpack or (() if named else defaults.jetpack),
         asked=[_ask(text, story) for text in for_target or ()],
     )
+    paths = [out] if len(versions) == 1 else [_with_version(out, one) for one in versions]
+    for path in paths:
+        parse_name(path.stem, source="-o")
     flags = {
         "resize": resize,
         "fit": fit,
@@ -214,7 +219,7 @@ def calibrate(
     )
     options = workflow.CalibrateOptions(
         algorithm=algorithm or defaults.algorithm or workflow.AUTO,
-        percentile=percentile or defaults.percentile or DEFAULT_PERCENTILE,
+        percentile=_first(percentile, defaults.percentile, DEFAULT_PERCENTILE),
         batch_size=batch_size or defaults.batch_size,
         workers=workers or wiring.workers(),
     )
@@ -223,8 +228,7 @@ def calibrate(
             wiring.backend(network), source, versions, options, progress
         )
     written = []
-    for done in calibrations:
-        path = out if len(calibrations) == 1 else _with_version(out, done.tensorrt)
+    for path, done in zip(paths, calibrations, strict=True):
         written.append(
             (
                 wiring.save_bundle(
@@ -284,7 +288,7 @@ def show_bundles(
     console.print(f"  samples    {statistics.samples}{held}{skipped}{dropped}, {seconds:.1f} s")
 
 
-def _need(value: str | Path | None, what: str, meaning: str) -> str | Path:
+def _need(value: str | Path | None, what: str, meaning: str) -> str:
     from edgecal.errors import InputError
 
     if value is None:
@@ -293,7 +297,12 @@ def _need(value: str | Path | None, what: str, meaning: str) -> str | Path:
             where="calibrate",
             remedy="see edgecal calibrate --help, or write it in edgecal.toml under [calibrate]",
         )
-    return value
+    # edgecal.toml may say ~; on the command line the shell has dealt with it
+    return os.path.expanduser(value)  # noqa: PTH111 - a Path would respell what was given
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
 
 
 def _ask(text: str, story: Story) -> TensorRTVersion:

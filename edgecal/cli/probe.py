@@ -61,7 +61,7 @@ def _show(console: Console, facts: TargetFacts) -> None:
         "disk": facts.disk_free_bytes and f"{size_text(facts.disk_free_bytes)} free",
         "power mode": facts.power_mode,
         "edgecal's folder": facts.root,
-        "lacks": ", ".join(facts.missing_tools) or None,
+        "lacks": ", ".join(facts.missing_tools) or "nothing",
     }
     for key, value in rows.items():
         table.add_row(key, escape(str(value)) if value else "[dim]unknown[/]")

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 """Of `histograms.npz`, apart from the bundle's."""
 
-_FLOAT32: Final = np.finfo(np.float32)
+_SMALLEST: Final = float(np.finfo(np.float32).tiny)
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _COLUMNS: Final = ("names", "range_end", "counts", "minimum", "maximum", "non_finite")
 
 
@@ -81,7 +82,7 @@ def _scale(histogram: Histogram, algorithm: str, percentile: float) -> np.float3
     if _why_no_scale(histogram):
         return None
     scale = scale_of(amax_of(histogram, algorithm, percentile=percentile))
-    return scale if scale >= _FLOAT32.tiny else None
+    return scale if scale >= _SMALLEST else None
 
 
 def _why_no_scale(histogram: Histogram) -> str:
@@ -89,9 +90,9 @@ def _why_no_scale(histogram: Histogram) -> str:
         return "held no finite value on any data"
     if histogram.largest == 0:
         return "was zero on all data"
-    if scale_of(histogram.largest) < _FLOAT32.tiny:
+    if scale_of(histogram.largest) < _SMALLEST:
         return f"stayed within {histogram.largest:g} of zero"
-    if histogram.range_end * (BINS + 0.5) / BINS > _FLOAT32.max:  # entropy2's amax, uncut
+    if histogram.range_end * (BINS + 0.5) / BINS > _LARGEST:  # entropy2's amax, uncut
         return f"reached {histogram.largest:g}, the end of what float32 holds"
     return ""
 

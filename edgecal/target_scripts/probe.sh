@@ -1,3 +1,4 @@
+#!/bin/sh
 # Tells what a target is. Run as: sh -s -- ROOT PYTHON   (this file on stdin, no root rights)
 #
 # ROOT    edgecal's folder on the target; empty: $HOME/.edgecal

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Runs a command in a release's folder and gives the file it wrote on stdout; what it says goes to
 # verify.log there, and to stderr if it fails.
 # usage: sh -c TEXT edgecal FOLDER OUTPUT ARGV...

@@ -39,10 +39,10 @@ from edgecal.core.manifest import (
 from edgecal.core.quant import Sqnr, sqnr
 from edgecal.core.statistics import Scales, judge_statistics, scales_from, serialize_histograms
 from edgecal.core.tensors import activations
-from edgecal.errors import DatasetError, InputError
+from edgecal.errors import DatasetError, InputError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     import numpy.typing as npt
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"
 GOLDEN_RUNS: Final = 8
+_NUMBERS: Final = "fiub"
+"""Kinds of NumPy types that outputs can be compared in."""
 
 Arrays = dict[str, "npt.NDArray[Any]"]
 
@@ -119,10 +121,27 @@ def calibrate(
     InputError
         If the data cannot be read, contradicts the network, or gives no tensor a range.
     """
+    _check_options(options)
     statistics = collect_statistics(backend, dataset, options, progress)
     return statistics, tuple(
         derive_calibration(backend, statistics, options, version, progress) for version in versions
     )
+
+
+def _check_options(options: CalibrateOptions) -> None:
+    """Find out before the data is read what would stop us after it."""
+    if options.algorithm not in {AUTO, *ALGORITHMS}:
+        raise InputError(
+            f"unknown algorithm {options.algorithm!r}",
+            where="--algorithm",
+            remedy=f"use one of {', '.join((AUTO, *ALGORITHMS))}",
+        )
+    if not 0 < options.percentile <= 100:
+        raise InputError(
+            f"a percentile lies above 0 and at most at 100, found {options.percentile:g}",
+            where="--percentile",
+            remedy=f"{DEFAULT_PERCENTILE} is a safe choice",
+        )
 
 
 def make_manifest(
@@ -198,6 +217,11 @@ def collect_statistics(
         )
     batch_size = fixed or options.batch_size or 1
     names = activations(backend.graph)
+    if not names:
+        raise ModelError(
+            "the network has no float32 tensor, so there is nothing to calibrate",
+            remedy="export it in float32",
+        )
     network = backend.expose(names)
     reader = _Reader(dataset, batch_size, exact=fixed is not None)
     total = len(dataset)
@@ -211,7 +235,16 @@ def collect_statistics(
     runs = []
     for inputs in runs_of([sample.arrays for sample in judged], batch=golden_batch):
         values = network.run(inputs)
-        fp32 = {output.name: values[output.name] for output in backend.graph.outputs}
+        fp32 = {
+            output.name: values[output.name]
+            for output in backend.graph.outputs
+            if output.name in values and values[output.name].dtype.kind in _NUMBERS
+        }
+        if not fp32:
+            raise ModelError(
+                "the network has no output of numbers to judge INT8 by",
+                remedy="export it with the tensors before its last operators as outputs",
+            )
         runs.append(JudgingRun(inputs=inputs, fp32=fp32))
     return Statistics(
         histograms=histograms,
@@ -243,7 +276,7 @@ def derive_calibration(
     candidates = ALGORITHMS if options.algorithm == AUTO else (options.algorithm,)
     trials: dict[str, _Trial] = {}
     for number, algorithm in enumerate(candidates):
-        progress(f"simulating INT8 ({algorithm})", number, len(candidates))
+        progress("simulating INT8", number, len(candidates))
         scales = scales_from(
             statistics.histograms,
             backend.graph,
@@ -273,7 +306,7 @@ def derive_calibration(
         record=CalibrationRecord(
             algorithm=chosen,
             parameters={"percentile": options.percentile} if chosen == "percentile" else {},
-            chosen_by=_reason(trials, chosen, statistics) if len(trials) > 1 else "given",
+            chosen_by=_reason(trials, statistics) if len(trials) > 1 else "given",
             candidates={name: one.error for name, one in trials.items()},
             backend=backend.name,
             backend_version=backend.version,
@@ -438,13 +471,17 @@ class _Trial:
 
 def _simulate(backend: Backend, scales: Scales, runs: Sequence[JudgingRun]) -> _Trial:
     network = backend.simulate({name: float(one) for name, one in scales.activations.items()})
-    outputs = tuple(network.run(run.inputs) for run in runs)
+    outputs = tuple(_only(run.fp32, network.run(run.inputs)) for run in runs)
     quality: dict[str, dict[str, float | None]] = {}
     errors = []
     for name in runs[0].fp32:
-        pairs = [(run.fp32[name], values[name]) for run, values in zip(runs, outputs, strict=True)]
+        pairs = [
+            _comparable(run.fp32[name], values[name])
+            for run, values in zip(runs, outputs, strict=True)
+        ]
         if pairs[0][0].dtype.kind != "f":
-            errors.append(float(np.mean([np.mean(want != have) for want, have in pairs])))
+            wrong = [np.mean(want != have) if want.size else 0.0 for want, have in pairs]
+            errors.append(float(np.mean(wrong)))
             continue
         power = sum((sqnr(want, have) for want, have in pairs), Sqnr())
         cosines = list(
@@ -462,14 +499,32 @@ def _simulate(backend: Backend, scales: Scales, runs: Sequence[JudgingRun]) -> _
     return _Trial(scales=scales, outputs=outputs, error=float(np.mean(errors)), quality=quality)
 
 
+def _only(names: Iterable[str], values: Arrays) -> Arrays:
+    return {name: values[name] for name in names}
+
+
+def _comparable(
+    want: npt.NDArray[Any], have: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Put zeros where there is no number, and for all of an output of another shape.
+
+    Masks are infinite, one NaN would hide all the rest, and detectors find one box more or less.
+    """
+    if have.shape != want.shape:
+        have = np.zeros_like(want)
+    return (
+        np.nan_to_num(want, nan=0.0, posinf=0.0, neginf=0.0),
+        np.nan_to_num(have, nan=0.0, posinf=0.0, neginf=0.0),
+    )
+
+
 def _batch(run: JudgingRun) -> int:
     return int(next(iter(run.inputs.values())).shape[0])
 
 
-def _reason(trials: Mapping[str, _Trial], chosen: str, statistics: Statistics) -> str:
+def _reason(trials: Mapping[str, _Trial], statistics: Statistics) -> str:
     errors = ", ".join(f"{name} {trial.error:.4f}" for name, trial in trials.items())
     which = "held-out" if statistics.held_out else "calibrated (too few to hold any out)"
     return (
-        f"auto: {chosen} has the least relative error of the outputs, simulated on "
-        f"{len(statistics.runs)} {which} runs: {errors}"
+        f"auto: relative error of simulated outputs on {len(statistics.runs)} {which} runs is {errors}"
     )

@@ -1,4 +1,4 @@
-"""The `edgecal` command against a real sshd: what a user sees, and what is left when things break."""
+"""The `edgecal` command against a real sshd: what a user sees, what is left when things break."""
 
 from __future__ import annotations
 

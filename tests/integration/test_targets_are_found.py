@@ -1,4 +1,4 @@
-"""The platform tables are found however edgecal was installed."""
+"""The platform tables, and what else is no Python, are found however edgecal was installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ REPOSITORY = Path(__file__).parents[2]
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation", "--quiet")
 COUNT = (
-    "import edgecal; from edgecal.adapters.tables import load_platforms; "
+    "import edgecal; from importlib.resources import files; "
+    "from edgecal.adapters.scripts import load_scripts; "
+    "from edgecal.adapters.tables import load_platforms; "
+    "assert load_scripts().agent and (files('edgecal') / 'demo_data' / 'fashion.zip').is_file(); "
     "print(edgecal.__file__, len(load_platforms().modules))"
 )
 
@@ -73,7 +76,6 @@ def test_a_wheel_carries_its_tables(tree: Path, tmp_path: Path) -> None:
 
 
 def test_an_editable_install_finds_the_tables_of_its_checkout(tree: Path, tmp_path: Path) -> None:
-    pytest.importorskip("editables", reason="hatchling needs it to install in editable form")
     home = tmp_path / "venv"
     venv.create(home, symlinks=True)
     python = home / "bin" / "python"

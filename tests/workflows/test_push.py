@@ -388,7 +388,7 @@ def test_rollback_refuses_an_engine_of_another_tensorrt_and_a_damaged_one(
     first, _ = bench.push(bundles[0])
     bench.push(bundles[0], options=PushOptions(build=BuildOptions(fp16=False)))
     bench.set("version", "8503")
-    with pytest.raises(Exception, match="built with TensorRT 8.5.2"):
+    with pytest.raises(Exception, match=r"built with TensorRT 8\.5\.2"):
         plan_rollback(bench.target, bench.world, name=None, to=None)
     bench.set("version", "8502")
     assert first.release is not None

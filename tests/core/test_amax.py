@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgecal.core.amax import ALGORITHMS, amax_of, kl_cut
+from edgecal.core.histogram import BINS, Counts, Histogram, collect, start_histogram
+from edgecal.core.quant import scale_of
+from edgecal.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RANDOM = np.random.default_rng(7)
+SHAPES: dict[str, Callable[[], npt.NDArray[np.float64]]] = {
+    "normal": lambda: RANDOM.normal(size=50_000),
+    "laplace": lambda: RANDOM.laplace(size=50_000),
+    "relu": lambda: np.maximum(RANDOM.normal(size=50_000), 0),
+    "uniform": lambda: RANDOM.uniform(-1, 1, size=50_000),
+    "heavy tail": lambda: RANDOM.standard_t(2, size=50_000),
+    "few values": lambda: RANDOM.choice([0.0, 0.1, 0.7, 3.0], size=1_000),
+    "few samples": lambda: RANDOM.exponential(size=200),
+}
+
+
+def histogram_of(values: npt.ArrayLike) -> Histogram:
+    batch = np.asarray(values, np.float32)
+    return collect(start_histogram(batch), batch)
+
+
+def literal_divergences(counts: Counts) -> npt.NDArray[np.float64]:
+    """The search of EntropyCalibration2 cut by cut, as its procedure is told."""
+    tiny = np.finfo(np.float64).tiny
+    bins = counts.astype(np.float64)
+    bins[0] = bins[1]
+    total = bins.sum()
+    divergences = []
+    for i in range(128, BINS + 1):
+        below = bins[:i]
+        p = below.copy()
+        p[i - 1] += bins[i:].sum()
+        level = np.arange(i) * 128 // i
+        mass = np.bincount(level, weights=below, minlength=128)
+        nonzero = np.bincount(level, weights=below > 0, minlength=128)
+        q = np.where(below > 0, mass[level] / np.maximum(nonzero[level], 1), 0)
+        p, q = p / total, np.maximum(q / total, tiny)
+        there = p > 0
+        divergences.append(float(np.sum(p[there] * np.log(p[there] / q[there]))))
+    return np.asarray(divergences)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_closed_form_cuts_where_the_literal_search_does(shape: str) -> None:
+    counts = histogram_of(SHAPES[shape]()).magnitudes()
+    divergences = literal_divergences(counts)
+    assert kl_cut(counts) == 128 + int(np.argmax(divergences <= divergences.min() + 1e-12))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    hnp.arrays(
+        np.int64, BINS, elements=st.integers(0, 1000), fill=st.sampled_from([0, 1]), unique=False
+    )
+)
+def test_no_cut_is_better_and_none_before_it_as_good(counts: Counts) -> None:
+    cut = kl_cut(counts)
+    if counts[1:].sum() == 0:
+        assert cut == BINS
+        return
+    divergences = literal_divergences(counts)
+    best = float(divergences.min())
+    assert divergences[cut - 128] <= best + 1e-10
+    assert not (divergences[: cut - 128] < best + 1e-14).any()
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "bits"),
+    [
+        (1.0, "3c010a14"),
+        (255.0, "4000890a"),
+        ((1 - 0.406) / 0.225, "3caa54fc"),
+        (2.0, "3c810a14"),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_entropy2_gives_the_very_bits_of_real_caches(
+    magnitude: float, bits: str, sign: int
+) -> None:
+    scale = scale_of(amax_of(histogram_of([sign * magnitude] * 100), "entropy2"))
+    assert f"{int(scale.view(np.uint32)):x}" == bits
+
+
+def test_after_a_doubling_entropy2_may_lie_above_the_maximum() -> None:
+    first = np.asarray([1.0], np.float32)
+    histogram = collect(collect(start_histogram(first), first), np.asarray([1.2] * 9, np.float32))
+    amax = float(amax_of(histogram, "entropy2"))
+    assert amax == np.float32((1228 + 1 + 0.5) * 2.0 / 2048)  # 1.2 lies in bin 1228 of [0, 2]
+
+
+def test_a_spike_of_zeros_does_not_cut_everything_else() -> None:
+    ramp = np.linspace(0, 1, 5_000)
+    assert kl_cut(histogram_of([*ramp, *np.zeros(10**6)]).magnitudes()) == kl_cut(
+        histogram_of(ramp).magnitudes()
+    )
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e6, 1e6, width=32)))
+def test_minmax_is_the_exact_maximum(batch: npt.NDArray[np.float32]) -> None:
+    largest = np.abs(batch).max()
+    if largest > 0:
+        assert amax_of(histogram_of(batch), "minmax") == largest
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(0.125, 1e6, width=32)),
+    st.floats(0.001, 100),
+    st.floats(0.001, 100),
+)
+def test_amax_grows_with_the_percentile_up_to_the_maximum(
+    batch: npt.NDArray[np.float32], one: float, other: float
+) -> None:
+    histogram = histogram_of(batch)
+    small = amax_of(histogram, "percentile", percentile=min(one, other))
+    large = amax_of(histogram, "percentile", percentile=max(one, other))
+    assert 0 < small <= large <= histogram.largest
+    assert amax_of(histogram, "percentile", percentile=100) == histogram.largest
+
+
+def test_a_percentile_clips_rare_outliers() -> None:
+    histogram = histogram_of([1000.0, *np.linspace(0, 10, 9_999)])
+    assert float(amax_of(histogram, "percentile", percentile=99.9)) == pytest.approx(10, abs=0.5)
+
+
+@pytest.mark.parametrize("percentile", [0, -1, 100.1, float("nan")])
+def test_a_percentile_is_above_0_and_at_most_100(percentile: float) -> None:
+    with pytest.raises(InputError, match="percentile"):
+        amax_of(histogram_of([1.0]), "percentile", percentile=percentile)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_zeros_and_nothing_have_no_amax(algorithm: str) -> None:
+    for values in ([0.0, -0.0], [], [float("nan")]):
+        with pytest.raises(InputError, match="no value but zero"):
+            amax_of(histogram_of(values), algorithm)
+
+
+def test_an_unknown_algorithm_is_named_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="'magic'") as caught:
+        amax_of(histogram_of([1.0]), "magic")
+    assert "entropy2, minmax, percentile" in caught.value.remedy
