@@ -217,6 +217,8 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
                 remedy="plugins of TensorRT do not run on a CPU; export the network without them",
             ) from error
         raise _corrupt(path, what) from error
+    except ValueError as error:  # a message of the checker that is not text
+        raise _corrupt(path, one_line(error)) from error
     finally:
         for tensor in bare:
             tensor.ClearField("shape")
@@ -245,7 +247,8 @@ def _check_inputs(inputs: Sequence[onnx.ValueInfoProto], path: Path) -> None:
 
 
 def _is_number(code: int) -> bool:
-    return code != onnx.TensorProto.UNDEFINED and np.dtype(_dtype(code)).kind in _NUMBERS
+    dtype = _dtype(code)
+    return dtype != "unknown" and np.dtype(dtype).kind in _NUMBERS
 
 
 def _element(value: onnx.ValueInfoProto) -> int:
@@ -465,6 +468,6 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 
 
 def _dtype(code: int) -> str:
-    if code == onnx.TensorProto.UNDEFINED:
+    if code == onnx.TensorProto.UNDEFINED or code not in onnx.TensorProto.DataType.values():
         return "unknown"
     return str(onnx.helper.tensor_dtype_to_np_dtype(code))

@@ -36,11 +36,11 @@ class Histogram:
     Attributes
     ----------
     range_end : float
-        A float32 number R: bin j of a side holds magnitudes from j * R / 2048 up to, not including,
-        (j + 1) * R / 2048. A power of two times the largest magnitude of the first batch.
-    counts : ndarray of int64, shape (2, 2049)
-        Row 0 counts negative values by magnitude, row 1 zero and positive ones. The last column
-        holds values whose magnitude is R itself; keeping them apart makes doubling exact.
+        A float32 number R, a power of two times the largest magnitude of the first batch.
+    counts : ndarray of int64, shape (4097,)
+        Bin 2048 + j holds values from j * R / 2048 up to, not including, (j + 1) * R / 2048, and bin
+        2048 - j their negatives; the middle one holds both signs. The outermost bins hold R and -R
+        themselves: keeping them apart makes doubling exact.
     minimum, maximum : float
         Of the finite values, in the tensor's real units; 0.0 when there were none.
     non_finite : int
@@ -71,9 +71,10 @@ class Histogram:
         -------
         ndarray of int64, shape (2048,)
         """
-        both = self.counts.sum(axis=0)
-        folded: Counts = both[:BINS].copy()
-        folded[-1] += both[BINS]
+        both: Counts = self.counts[BINS:].copy()
+        both[1:] += self.counts[BINS - 1 :: -1]
+        both[BINS - 1] += both[BINS]
+        folded: Counts = both[:BINS]
         return folded
 
 
@@ -87,7 +88,7 @@ def start_histogram(first_batch: Values) -> Histogram:
     magnitudes = np.abs(first_batch[np.isfinite(first_batch)])
     largest = float(magnitudes.max()) if magnitudes.size else 0.0
     return Histogram(
-        range_end=max(largest, _SMALLEST_RANGE), counts=np.zeros((2, BINS + 1), np.int64)
+        range_end=max(largest, _SMALLEST_RANGE), counts=np.zeros(2 * BINS + 1, np.int64)
     )
 
 
@@ -129,8 +130,10 @@ def widen(histogram: Histogram, *, to: float) -> Histogram:
     range_end, counts = histogram.range_end, histogram.counts
     while range_end < to:
         merged = np.zeros_like(counts)
-        merged[:, : BINS // 2] = counts[:, :BINS].reshape(2, BINS // 2, 2).sum(axis=2)
-        merged[:, BINS // 2] = counts[:, BINS]  # R itself begins the first bin of the new half
+        for side, target in ((counts[BINS:], merged[BINS:]), (counts[BINS::-1], merged[BINS::-1])):
+            target[1 : BINS // 2] = side[2:BINS].reshape(-1, 2).sum(axis=1)
+            target[BINS // 2] = side[BINS]  # R itself begins the first bin of the new half
+        merged[BINS] = counts[BINS - 1 : BINS + 2].sum()
         range_end, counts = range_end * 2.0, merged
     return replace(histogram, range_end=range_end, counts=counts)
 
@@ -172,14 +175,15 @@ def _bin(values: Values, range_end: float) -> Counts:
     """Count a block of finite values; an exact float32 quotient of at most 1 picks the bin.
 
     Why divide: (x / R) * 2048 loses nothing when R doubles, so binning before or after a doubling
-    agrees to the last value. Multiplying by a rounded 2048 / R does not.
+    agrees to the last value. Multiplying by a rounded 2048 / R does not. Truncation towards zero
+    bins both signs alike, and a mask by sign would cost more than all the rest.
     """
-    quotient = np.abs(values)
+    quotient = values.copy()
     if range_end > _LARGEST_RANGE:  # doubling went past float32, as it does for masks at its end
         quotient *= np.float32(0.5)
         range_end *= 0.5
     quotient /= np.float32(range_end)
     quotient *= np.float32(BINS)
     index = quotient.astype(np.int32)
-    index[values >= 0] += BINS + 1
-    return np.bincount(index, minlength=2 * (BINS + 1)).reshape(2, BINS + 1)
+    index += BINS
+    return np.bincount(index, minlength=2 * BINS + 1)

@@ -1,0 +1,115 @@
+"""The one door: what becomes which exit code, and what is said where."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgecal.cli import app, wiring
+from edgecal.cli.push import max_exit_code
+from edgecal.errors import ConnectError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        app.main(list(words))
+    return end.value.code if isinstance(end.value.code, int) else 0
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(wiring, "world", fail)
+
+
+def test_a_wrong_command_line_is_exit_2_and_a_document_where_one_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("probe", "--json") == 2
+    heard = capsys.readouterr()
+    assert json.loads(heard.out)["error"]["code"] == "usage"
+    assert "--target" in heard.err
+    assert run("nonsense") == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_an_error_has_three_parts_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, ConnectError("no route [to] host", where="xavier", remedy="plug it in"))
+    assert run("probe", "--target", "xavier", "--json") == 4
+    heard = capsys.readouterr()
+    assert json.loads(heard.out) == {
+        "schema": "edgecal.error/1",
+        "exit_code": 4,
+        "error": {
+            "code": "connect",
+            "what": "no route [to] host",
+            "where": "xavier",
+            "remedy": "plug it in",
+        },
+    }
+    assert heard.err == "error xavier: no route [to] host\n  try: plug it in\n"
+
+
+def test_a_bug_is_exit_1_in_one_sentence_with_the_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, ZeroDivisionError("our fault"))
+    assert run("probe", "--target", "xavier") == 1
+    heard = capsys.readouterr().err
+    assert "Traceback" not in heard
+    assert "ZeroDivisionError: our fault" in heard
+    log = Path(heard.split("report it with ")[1].split(",")[0])
+    assert "Traceback" in log.read_text()
+    log.unlink()
+
+
+def test_an_interrupt_is_exit_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert run("probe", "--target", "xavier", "--json") == 130
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 130
+
+
+def test_help_shows_every_command_and_the_version_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    for name in ("demo", "calibrate", "push", "probe", "status", "rollback", "trust"):
+        assert name in shown
+        assert run(name, "--help") == 0
+        assert f"edgecal {name}" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("edgecal ")
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m edgecal push --help | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [([0, 0], 0), ([0, 3], 3), ([3, 4], 4), ([4, 1, 3], 1), ([1, 130], 130), ([], 0)],
+)
+def test_of_several_targets_the_worst_exit_code_wins(codes: list[int], expected: int) -> None:
+    assert max_exit_code(codes) == expected
