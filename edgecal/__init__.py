@@ -1,7 +1,7 @@
 """Calibrate INT8 networks on a host; let each target build, prove and activate its own engine.
 
-What a command can do, the library can do without it. Names are imported when they are first used, so that
-`import edgecal` costs nothing.
+What a command can do, the library can do without it. Names are imported when they are first used,
+so that `import edgecal` costs nothing.
 """
 
 from __future__ import annotations

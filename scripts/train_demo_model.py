@@ -267,7 +267,7 @@ def augmented_batches(
         tops, lefts = rng.integers(0, 2 * SHIFT + 1, size=(2, BATCH, 1))
         rows = tops + np.arange(SIDE)
         columns = lefts + np.arange(SIDE)
-        mirrored = rng.random((BATCH, 1)) < 0.5  # noqa: PLR2004  Why: every other one
+        mirrored = rng.random((BATCH, 1)) < 0.5
         columns = np.where(mirrored, columns[:, ::-1], columns)
         batch = padded[picks[:, None, None], rows[:, :, None], columns[:, None, :]]
         yield (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -93,8 +92,7 @@ def demo(
     if not story.quiet:
         show_bundles(story.err, [(bundle, done)], statistics, seconds)
 
-    with ExitStack() as stack:
-        server = stack.enter_context(wiring.loopback(folder / "ssh"))
+    with wiring.loopback(folder / "ssh") as server:
         target = _target(server, folder)
         why = f" ({server.reason})" if server.reason else ""
         story.tell(

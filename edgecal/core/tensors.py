@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edgecal.core.versions import TensorRTVersion
 
 _ELEMENTWISE: Final = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu"})
+_ONE_TENSOR: Final = frozenset({"Dropout", "BatchNormalization"})
+"""Whose further outputs, masks and running statistics, no engine computes."""
 _FIRST_REDUCED_GLOBAL_POOL: Final = (8, 0)
 """From here on GlobalAveragePool is a Reduce layer and measured on its own (ResNet-18 on 8.0.3)."""
 _LAST_SHARED_CONCAT: Final = (8, 0)
@@ -42,7 +44,8 @@ def activations(graph: Graph) -> tuple[str, ...]:
     """
     names = [tensor.name for tensor in graph.inputs if tensor.is_float]
     for node in graph.nodes:
-        names += [name for name in node.outputs if name and _may_be_float(graph, name)]
+        outputs = node.outputs[:1] if node.op_type in _ONE_TENSOR else node.outputs
+        names += [name for name in outputs if name and _may_be_float(graph, name)]
     return tuple(name for name in dict.fromkeys(names) if name not in graph.constants)
 
 
