@@ -122,12 +122,14 @@ def with_outputs(model: OnnxModel, names: tuple[str, ...]) -> bytes:
 
     Their types are left for the runtime to infer.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    for name in names:
-        proto.graph.output.add(name=name)
-    data: bytes = proto.SerializeToString()
-    return data
+    outputs = model.proto.graph.output
+    own = len(outputs)
+    try:  # lent, not copied: weights need not lie in memory twice
+        for name in names:
+            outputs.add(name=name)
+        return bytes(model.proto.SerializeToString())
+    finally:
+        del outputs[own:]
 
 
 def _tensor_record(tensor: TensorInfo) -> TensorRecord:

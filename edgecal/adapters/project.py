@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,7 @@ def find_project(folder: Path) -> Project:
     """
     for parent in (folder, *folder.parents):
         file = parent / FILE_NAME
-        if file.is_file():
+        if os.path.isfile(file):  # noqa: PTH113 - false, not an error, where we may not look
             return parse_project(read_toml(file), source=str(file))
     return Project()
 

@@ -210,6 +210,18 @@ def disk_space(pair: Pairing) -> Iterator[Finding]:
         )
 
 
+def root_writable(pair: Pairing) -> Iterator[Finding]:
+    """Refuse where nothing could be stored."""
+    if pair.facts.root_writable is False:
+        yield Finding(
+            rule="root-writable",
+            severity=Severity.ERROR,
+            subject=pair.target.name,
+            message=f"user {pair.facts.user or 'of this login'} cannot write in {pair.facts.root}",
+            remedy="set another 'root' for this target, or give the folder to that user",
+        )
+
+
 def target_tools(pair: Pairing) -> Iterator[Finding]:
     """Refuse a target without the programs every step needs."""
     if pair.facts.missing_tools:
@@ -243,6 +255,7 @@ RULES: Final[tuple[Callable[[Pairing], Iterator[Finding]], ...]] = (
     dla_core,
     reference_builder,
     disk_space,
+    root_writable,
     target_tools,
     gpu_access,
 )

@@ -445,10 +445,13 @@ class _Collector:
             self._spare.put(dict(ranges))
 
     def _collect(self, batch: Arrays) -> None:
+        values = self._values(batch)
         histograms = self._spare.get()
-        for name, value in self._values(batch).items():
-            histograms[name] = collect(histograms[name], value)
-        self._spare.put(histograms)
+        try:
+            for name, value in values.items():
+                histograms[name] = collect(histograms[name], value)
+        finally:  # whoever waits for them would wait for ever
+            self._spare.put(histograms)
 
     def _values(self, batch: Arrays) -> Arrays:
         outputs = {**batch, **self._network.run(batch)}

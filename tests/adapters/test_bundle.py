@@ -239,7 +239,7 @@ def test_a_damaged_bundle_may_be_replaced(tmp_path: Path) -> None:
 def test_an_empty_folder_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "net.edgecal").mkdir()
     write(tmp_path / "net.edgecal")
-    assert read_bundle(tmp_path / "net.edgecal")
+    read_bundle(tmp_path / "net.edgecal")
     assert names(tmp_path) == ["net.edgecal"]
 
 
@@ -428,7 +428,7 @@ def test_a_folder_that_may_not_be_written_is_named() -> None:
         for one in (Path(name), parent):
             one.chmod(0o555)
         with nobody():
-            errors = [refuse(lambda: write(parent / "net.edgecal"))]  # noqa: B023
+            errors = [refuse(lambda: write(parent / "net.edgecal"))]
             errors += [refuse(lambda: write(parent / "new" / "deep.edgecal"))]
             read_bundle(parent / "net.edgecal")
         for one in (Path(name), parent):

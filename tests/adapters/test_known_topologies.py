@@ -22,7 +22,7 @@ GEMM_HELPERS = 3
 
 
 def with_weights(name: str, folder: Path) -> Graph:
-    """Read a graph whose weights the package leaves to be filled in at run time, as initializers."""
+    """Read a graph whose weights the package leaves to run time, with them as initializers."""
     model = onnx.load(LIGHT / f"light_{name}.onnx")
     shapes = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     nodes = []

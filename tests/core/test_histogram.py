@@ -41,7 +41,8 @@ def assert_same(left: Histogram, right: Histogram) -> None:
 
 def finite(batches: Iterable[Values]) -> Values:
     everything = np.concatenate(list(batches))
-    return everything[np.isfinite(everything)]
+    numbers: Values = everything[np.isfinite(everything)]
+    return numbers
 
 
 @given(activation_batches(), st.lists(st.integers(0, 3), min_size=6, max_size=6))

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgecal.core.graph import Attribute, Graph
 from edgecal.core.placement import Edge, Placement, place_pairs
 from tests.graphs import graph, node, small_classifier, weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from edgecal.core.graph import Attribute, Graph
 
 
 def residual_block() -> Graph:

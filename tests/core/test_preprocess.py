@@ -16,7 +16,7 @@ numbers = st.floats(-1e6, 1e6)
 
 
 def settings() -> st.SearchStrategy[Preprocess]:
-    def build(color: Any, per_channel: bool, **rest: Any) -> Preprocess:
+    def build(color: Any, *, per_channel: bool, **rest: Any) -> Preprocess:  # noqa: ANN401 - drawn
         count = {"rgb": 3, "bgr": 3, "gray": 1}[color] if per_channel else 1
         means = tuple(rest.pop("means")[:count])
         return Preprocess(color=color, mean=means, scale=means, **rest)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgecal.core.findings import Severity
+from edgecal.core.golden import GoldenRun, cosines_by_sample, parse_golden, serialize_golden
+from edgecal.core.histogram import Histogram, collect, start_histogram
+from edgecal.core.statistics import judge_statistics, parse_histograms, serialize_histograms
+from edgecal.errors import BundleError
+
+
+def seen(*values: float) -> Histogram:
+    array = np.asarray(values, np.float32)
+    return collect(start_histogram(array), array)
+
+
+def test_histograms_survive_the_round_trip_whatever_their_tensors_are_called() -> None:
+    histograms = {"a/b:0": seen(1, -2, 3), "(Unnamed) [x]": seen(0, 0), "ü": seen(np.nan, 5)}
+    back = parse_histograms(serialize_histograms(histograms), source="h")
+    assert list(back) == list(histograms)
+    for name, histogram in histograms.items():
+        assert np.array_equal(back[name].counts, histogram.counts)
+        assert back[name].range_end == histogram.range_end
+        assert (back[name].minimum, back[name].maximum) == (histogram.minimum, histogram.maximum)
+        assert back[name].non_finite == histogram.non_finite
+
+
+def test_the_same_histograms_are_the_same_bytes() -> None:
+    histograms = {"a": seen(1, 2), "b": seen(3)}
+    assert serialize_histograms(histograms) == serialize_histograms(histograms)
+
+
+def test_golden_runs_survive_the_round_trip() -> None:
+    values = np.arange(6, dtype=np.float32).reshape(1, 6)
+    labels = np.asarray([3], np.int64)
+    run = GoldenRun(
+        inputs={"in:0": values}, fp32={"a/b": values + 1, "n": labels}, int8={"a/b": values}
+    )
+    (first, second) = parse_golden(serialize_golden([run, run]), source="g")
+    for back in (first, second):
+        assert list(back.inputs) == ["in:0"]
+        assert list(back.fp32) == ["a/b", "n"]
+        assert np.array_equal(back.fp32["a/b"], values + 1)
+        assert back.fp32["n"].dtype == np.int64
+        assert np.array_equal(back.int8["a/b"], values)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"nonsense"])
+def test_damaged_files_are_bundle_errors(data: bytes) -> None:
+    with pytest.raises(BundleError):
+        parse_golden(data, source="g")
+    with pytest.raises(BundleError):
+        parse_histograms(data, source="h")
+
+
+def test_cosines_go_by_sample_where_axis_0_is_the_batch() -> None:
+    want = np.asarray([[1.0, 0.0], [0.0, 2.0]])
+    have = np.asarray([[2.0, 0.0], [1.0, 0.0]])
+    assert cosines_by_sample(want, have, batch=2) == (1.0, 0.0)
+    assert len(cosines_by_sample(want, have, batch=3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "severity"), [(1, Severity.WARNING), (16, Severity.NOTE), (100, None)]
+)
+def test_few_samples_are_said(samples: int, severity: Severity | None) -> None:
+    findings = judge_statistics({"a": seen(1)}, samples=samples)
+    assert [one.severity for one in findings] == ([severity] if severity else [])
+
+
+def test_dead_tensors_and_values_that_are_no_numbers_are_said_by_name() -> None:
+    findings = judge_statistics({"dead": seen(0), "mask": seen(1, np.inf)}, samples=500)
+    assert {(one.rule, one.subject) for one in findings} == {
+        ("no-range", "dead"),
+        ("non-finite-activation", "mask"),
+    }
