@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def node(op_type: str, inputs: str, outputs: str, **attributes: Attribute) -> Node:
     """Make an operator; names stand in one string, `-` for an absent one."""
     return Node(
-        name=f"{op_type}_{outputs.split()[0]}",
+        name=f"{op_type}_{outputs.split(maxsplit=1)[0]}",
         op_type=op_type,
         inputs=tuple("" if name == "-" else name for name in inputs.split()),
         outputs=tuple("" if name == "-" else name for name in outputs.split()),

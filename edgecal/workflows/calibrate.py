@@ -529,5 +529,6 @@ def _reason(trials: Mapping[str, _Trial], statistics: Statistics) -> str:
     errors = ", ".join(f"{name} {trial.error:.4f}" for name, trial in trials.items())
     which = "held-out" if statistics.held_out else "calibrated (too few to hold any out)"
     return (
-        f"auto: relative error of simulated outputs on {len(statistics.runs)} {which} runs is {errors}"
+        f"auto: relative error of simulated outputs on {len(statistics.runs)} {which} runs "
+        f"is {errors}"
     )

@@ -15,7 +15,7 @@ from tests.users import nobody
 
 def test_every_picture_for_testing_has_a_label_and_the_network_is_whole(tmp_path: Path) -> None:
     data = unpack_demo(tmp_path / "deep" / "demo")
-    assert len(list(data.calibration.glob("*.png"))) == 128
+    assert len(list(data.calibration.glob("*.png"))) == 256
     pictures = sorted(data.test.rglob("*.png"))
     assert len(pictures) == 1000
     labelled = {Path(name).name for name in data.labels}
