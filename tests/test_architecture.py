@@ -11,6 +11,8 @@ from typing import Final
 
 import pytest
 
+from edgecal.adapters import reference_builder
+
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = CHECKOUT / "edgecal"
 HEAVY: Final = ("onnxruntime", "cv2", "onnx", "fabric", "paramiko", "tensorrt", "pycuda")
@@ -96,6 +98,15 @@ def test_every_module_begins_with_a_sentence() -> None:
         text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
         assert text, path
         assert text.splitlines()[0].endswith("."), path
+
+
+def test_the_reference_builder_takes_along_every_module_it_imports() -> None:
+    taken = {f"edgecal/{name}" for name in reference_builder._MODULES}
+    for name in taken:
+        for module in imports(CHECKOUT / name, run_time=True):
+            if module.split(".")[0] == "edgecal":
+                file = module.replace(".", "/")
+                assert {f"{file}.py", f"{file}/__init__.py"} & taken, f"{name} imports {module}"
 
 
 @pytest.mark.parametrize("words", [("--help",), ("push", "--help"), ("calibrate", "--help")])

@@ -78,6 +78,25 @@ def read_bundle(path: Path) -> Bundle:
     return Bundle(path=path, manifest=manifest, manifest_digest=digest_of(data))
 
 
+def check_destination(path: Path) -> None:
+    """Find out before the work whether a bundle can be written there.
+
+    Raises
+    ------
+    BundleError
+        If `path` is something else than a bundle, or its folder cannot be written.
+    """
+    final = path.resolve()
+    _previous_counter(final, path)
+    folder = next(one for one in final.parents if one.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise BundleError(
+            f"cannot write the bundle: {folder} is no folder that may be written",
+            where=str(path),
+            remedy="choose another place with -o, or check permissions",
+        )
+
+
 def write_bundle(path: Path, manifest: Manifest, contents: Mapping[str, bytes | Path]) -> Bundle:
     """Write a bundle beside `path` and rename it into place, so that it is whole or not there.
 

@@ -171,7 +171,7 @@ def calibrate(
     """
     from edgecal.cli import wiring
     from edgecal.core.amax import DEFAULT_PERCENTILE
-    from edgecal.core.manifest import parse_name
+    from edgecal.core.manifest import bundle_name
     from edgecal.core.preprocess import assume_preprocess
     from edgecal.core.wanted import wanted_versions
     from edgecal.workflows import calibrate as workflow
@@ -191,7 +191,8 @@ def calibrate(
     )
     paths = [out] if len(versions) == 1 else [_with_version(out, one) for one in versions]
     for path in paths:
-        parse_name(path.stem, source="-o")
+        bundle_name(path.name)
+        wiring.check_destination(path)
     flags = {
         "resize": resize,
         "fit": fit,
@@ -335,4 +336,5 @@ def _preprocess(file: Path | None, project: Project, flags: Mapping[str, Any]) -
 
 
 def _with_version(out: Path, version: TensorRTVersion) -> Path:
-    return out.with_name(f"{out.stem}-{version.major_minor}{out.suffix}")
+    name = out.name.removesuffix(".edgecal")
+    return out.with_name(f"{name}-{version.major_minor}{out.name[len(name) :]}")

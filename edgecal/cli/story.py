@@ -27,9 +27,11 @@ class Story:
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
-    out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    out: Console = field(
+        default_factory=lambda: Console(highlight=False, soft_wrap=True, emoji=False)
+    )
     err: Console = field(
-        default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True)
+        default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     )
 
     def tell(self, markup: str) -> None:
@@ -55,7 +57,7 @@ class Story:
         self._print({"schema": "edgecal.error/1", "exit_code": code, "error": error})
 
     def _print(self, document: Mapping[str, Any]) -> None:
-        self.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        self.out.file.write(json.dumps(document, indent=2) + "\n")
 
     def findings(self, findings: Sequence[Finding]) -> None:
         """Show findings, worst first; notes only with `-v`."""
@@ -72,7 +74,9 @@ class Story:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a bar with rate and time left while the block runs; a line every few seconds without a terminal.
+        """Show a bar with rate and time left while the block runs.
+
+        Without a terminal it is a line every few seconds.
 
         Gives a function that takes what is being done, how much is done, and how much there is.
         """

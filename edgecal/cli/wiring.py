@@ -96,6 +96,13 @@ def bundle(path: Path) -> Bundle:
     return read_bundle(path)
 
 
+def check_destination(path: Path) -> None:
+    """Make sure, before the work, that a bundle can be written there."""
+    from edgecal.adapters.bundle import check_destination as check
+
+    check(path)
+
+
 def save_bundle(
     path: Path,
     *,
@@ -108,14 +115,14 @@ def save_bundle(
     """Write a bundle, whole or not at all."""
     from edgecal import __version__
     from edgecal.adapters.bundle import write_bundle
-    from edgecal.core.manifest import MODEL_FILE
+    from edgecal.core.manifest import MODEL_FILE, bundle_name
     from edgecal.workflows.calibrate import make_manifest
 
     manifest = make_manifest(
         calibration,
         statistics,
         source,
-        name=path.stem,
+        name=bundle_name(path.name),
         model=network.record(),
         data=data,
         now=now(),

@@ -38,9 +38,9 @@ class Histogram:
     range_end : float
         A float32 number R, a power of two times the largest magnitude of the first batch.
     counts : ndarray of int64, shape (4097,)
-        Bin 2048 + j holds values from j * R / 2048 up to, not including, (j + 1) * R / 2048, and bin
-        2048 - j their negatives; the middle one holds both signs. The outermost bins hold R and -R
-        themselves: keeping them apart makes doubling exact.
+        Bin 2048 + j holds values from j * R / 2048 up to, not including, (j + 1) * R / 2048, and
+        bin 2048 - j their negatives; the middle one holds both signs. The outermost bins hold R
+        and -R themselves: keeping them apart makes doubling exact.
     minimum, maximum : float
         Of the finite values, in the tensor's real units; 0.0 when there were none.
     non_finite : int

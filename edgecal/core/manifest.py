@@ -55,6 +55,17 @@ def parse_name(text: str, *, source: str) -> str:
     return text
 
 
+def bundle_name(file_name: str) -> str:
+    """Name a bundle after its folder, less `.edgecal`.
+
+    Raises
+    ------
+    InputError
+        If no target could have a folder of that name.
+    """
+    return parse_name(file_name.removesuffix(".edgecal"), source="-o")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRecord:
     """An input or output of the network; -1 stands for a dimension chosen at run time."""
@@ -187,7 +198,10 @@ def serialize_manifest(manifest: Manifest) -> bytes:
     document["tensorrt"] = str(manifest.tensorrt)
     if manifest.targets is None:
         del document["targets"]
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    try:
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # a path whose bytes are no text
+        return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def parse_manifest(data: bytes, *, source: str) -> Manifest:
@@ -210,7 +224,7 @@ def parse_manifest(data: bytes, *, source: str) -> Manifest:
                 remedy="make the bundle again with this version of edgecal",
             )
         return _manifest(document, source)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"the manifest does not hold what it should: {type(error).__name__} {error}",
             where=source,

@@ -109,13 +109,21 @@ def assume_preprocess(inputs: Sequence[TensorInfo]) -> tuple[Preprocess, Finding
         color = "gray" if channels == 1 else "rgb"
         height, width = shape[2:] if layout == "nchw" else shape[1:3]
         size = (height, width) if height and width else None
-    settings = Preprocess(color=color, layout=layout, resize=size, scale=(1 / 255,))
+    whole = inputs[0].dtype == "uint8"
+    settings = Preprocess(
+        color=color,
+        layout=layout,
+        resize=size,
+        scale=(1.0,) if whole else (1 / 255,),
+        dtype="uint8" if whole else "float32",
+    )
     return settings, Finding(
         rule="preprocess-assumed",
         severity=Severity.WARNING,
         subject=inputs[0].name,
         message=f"no preprocessing was given; assumed {color}, {layout}, "
-        f"{f'{size[0]}x{size[1]}' if size else 'no resizing'}, pixels / 255",
+        f"{f'{size[0]}x{size[1]}' if size else 'no resizing'}, "
+        f"pixels {'as they are' if whole else '/ 255'}",
         remedy="say how the application prepares pictures: --preprocess FILE.toml, or --mean and "
         "--scale",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,11 @@ class Project:
     targets: Mapping[str, Target] = field(default_factory=dict)
 
 
+_GENERATOR = re.compile(r"[\w.]+:\w+")
+"""`module:function`, where other data is a path."""
 _CALIBRATE = {
     "model": "path",
-    "data": "path",
+    "data": "data",
     "output": "path",
     "tensorrt": "words",
     "jetpack": "words",
@@ -153,7 +156,7 @@ def _read(table: object, known: Mapping[str, str], where: str, folder: str) -> d
     return values
 
 
-def _value(key: str, value: object, kind: str, where: str, folder: str) -> object:  # noqa: PLR0911 - one per kind
+def _value(key: str, value: object, kind: str, where: str, folder: str) -> object:  # noqa: C901, PLR0911 - one per kind
     if kind in {"words", "paths"}:
         several = value if isinstance(value, list) else [value]
         return tuple(_value(key, one, kind.removesuffix("s"), where, folder) for one in several)
@@ -165,7 +168,9 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
             where=where,
             remedy=f'write it in quotes, like {key} = "10.3"',
         )
-    if kind == "path" and isinstance(value, str):
+    if kind == "data" and isinstance(value, str) and _GENERATOR.fullmatch(value):
+        return value
+    if kind in {"path", "data"} and isinstance(value, str):
         return value if value.startswith("~") else posixpath.join(folder, value)
     if kind == "flag" and isinstance(value, bool):
         return value

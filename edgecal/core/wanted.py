@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgecal.core.platforms import Platforms
     from edgecal.core.versions import TensorRTVersion
 
+_FIRST_ENTROPY2: Final = (5, 1)
 _FIRST_WITHOUT_CALIBRATION: Final = 11
 
 
@@ -68,6 +69,12 @@ def wanted_versions(
             remedy="add --tensorrt X.Y, --jetpack X.Y.Z, or --for TARGET to ask a device",
         )
     for version in found:
+        if (version.major, version.minor) < _FIRST_ENTROPY2:
+            raise InputError(
+                f"TensorRT {version} does not know EntropyCalibration2; 5.1 is the first that does",
+                where="--tensorrt",
+                remedy="upgrade the target to JetPack 4.4 or later, whose trtexec edgecal drives",
+            )
         if version.major >= _FIRST_WITHOUT_CALIBRATION:
             raise InputError(
                 f"TensorRT {version} takes no calibration caches; 10.16 was the last that does",

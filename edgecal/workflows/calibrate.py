@@ -34,7 +34,6 @@ from edgecal.core.manifest import (
     GoldenRecord,
     Manifest,
     QualityRecord,
-    parse_name,
 )
 from edgecal.core.quant import Sqnr, sqnr
 from edgecal.core.statistics import Scales, judge_statistics, scales_from, serialize_histograms
@@ -166,7 +165,7 @@ def make_manifest(
     """
     created = now.replace(microsecond=0)
     return Manifest(
-        name=parse_name(name, source="-o"),
+        name=name,
         form="cache",
         created=created,
         edgecal=version,

@@ -278,7 +278,8 @@ class ReleaseMaker:
             if seconds > self._options.build_timeout_s and job.job == "running":
                 self._device.cancel(self._name, release)
                 raise BuildError(
-                    f"the build took longer than {self._options.build_timeout_s:.0f} s and was ended",
+                    f"the build took longer than {self._options.build_timeout_s:.0f} s "
+                    "and was ended",
                     where=self._target.name,
                     remedy="allow more time, or stop other programs on the target",
                 )

@@ -31,6 +31,9 @@ def history(*steps: str) -> list[Activation]:
         ("A B C <B D", "D", "B"),
         ("A B A", "A", "B"),
         ("A B <A B", "B", "A"),
+        ("A B C <B <C", "C", "A"),  # --to C: then B is what was rolled back from
+        ("A B C <B", "C", "B"),  # the way back to B was written down, and never happened
+        ("A B A", "B", "A"),
         ("A B", "A", None),  # B's line was written, and its activation never happened
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from edgecal.core.manifest import (
     QualityRecord,
     SourceFile,
     TensorRecord,
+    bundle_name,
     digest_of,
     parse_manifest,
     parse_name,
@@ -135,3 +137,16 @@ def test_names_are_one_folders_name_on_any_target(name: str) -> None:
     with pytest.raises(InputError):
         parse_name(name, source="-o")
     assert parse_name("Detector_v2.1-int8", source="-o") == "Detector_v2.1-int8"
+
+
+def test_a_bundle_is_named_after_its_folder() -> None:
+    assert bundle_name("net-8.5.edgecal") == "net-8.5"
+    assert bundle_name("net") == "net"
+    with pytest.raises(InputError):
+        bundle_name(".edgecal")
+
+
+def test_a_source_whose_path_is_no_text_survives_the_round_trip() -> None:
+    source = replace(MANIFEST.model.source, path="/data/\udcff.onnx")
+    manifest = replace(MANIFEST, model=replace(MANIFEST.model, source=source))
+    assert parse_manifest(serialize_manifest(manifest), source="m") == manifest

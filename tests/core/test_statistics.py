@@ -6,8 +6,15 @@ import pytest
 from edgecal.core.findings import Severity
 from edgecal.core.golden import GoldenRun, cosines_by_sample, parse_golden, serialize_golden
 from edgecal.core.histogram import Histogram, collect, start_histogram
-from edgecal.core.statistics import judge_statistics, parse_histograms, serialize_histograms
+from edgecal.core.statistics import (
+    judge_statistics,
+    parse_histograms,
+    scales_from,
+    serialize_histograms,
+)
+from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import BundleError
+from tests.graphs import graph, node
 
 
 def seen(*values: float) -> Histogram:
@@ -75,3 +82,50 @@ def test_dead_tensors_and_values_that_are_no_numbers_are_said_by_name() -> None:
         ("no-range", "dead"),
         ("non-finite-activation", "mask"),
     }
+
+
+@pytest.mark.parametrize("algorithm", ["entropy2", "minmax", "percentile"])
+def test_tensors_that_int8_cannot_hold_have_no_scale_and_each_is_said(algorithm: str) -> None:
+    end = float(np.finfo(np.float32).min)
+    histograms = {
+        "zero": seen(0),
+        "never finite": seen(np.nan, np.inf),
+        "almost zero": seen(1e-38),
+        "masked": seen(1, end),
+        "masked later": collect(seen(1), np.asarray([end], np.float32)),
+        "fine": seen(1, -2),
+    }
+    scales = scales_from(
+        histograms,
+        graph([node("Relu", "fine", "y")], inputs=["fine"]),
+        algorithm=algorithm,
+        percentile=99.99,
+        tensorrt=parse_tensorrt("8.5.2"),
+    )
+    hopeless = tuple(histograms)[:-1]
+    assert scales.unusable == hopeless
+    assert list(scales.entries()) == ["fine"]
+    findings = judge_statistics(histograms, samples=500)
+    assert tuple(one.subject for one in findings if one.rule == "no-range") == hopeless
+
+
+def test_scales_follow_the_algorithm_the_version_and_its_constants() -> None:
+    network = graph(
+        [node("MaxPool", "x", "p"), node("Mul", "p half", "y")],
+        constants={"half": np.asarray(0.5, np.float32), "nothing": np.zeros(1, np.float32)},
+    )
+    histograms = {"x": seen(12.7), "p": seen(1.27), "y": seen(2.54)}
+    for version, constants in (("8.5.2", {}), ("10.3.0", {"half_output": np.float32(0.5) / 127})):
+        scales = scales_from(
+            histograms,
+            network,
+            algorithm="minmax",
+            percentile=99.99,
+            tensorrt=parse_tensorrt(version),
+        )
+        assert dict(scales.constants) == constants
+        assert scales.activations == {
+            "x": np.float32(12.7) / np.float32(127),
+            "p": np.float32(12.7) / np.float32(127),  # the pool's own range does not count
+            "y": np.float32(2.54) / np.float32(127),
+        }
