@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -80,11 +81,9 @@ class Device:
     def install_agent(self, agent: DeviceFile) -> None:
         """Make sure that the target has the agent's script, whole."""
         self._agent_path = f"{self._root}/blobs/sha256/{agent.hex}"
-        try:
+        with contextlib.suppress(CommandError):  # no agent, or one that was cut
             if self.have([agent])[agent.hex] is None:
                 return
-        except CommandError:
-            pass  # no agent, or one that was cut: it is asked about itself
         self.store(agent, offset=0, progress=None)
 
     def have(self, files: Sequence[DeviceFile]) -> dict[str, int | None]:

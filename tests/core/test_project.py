@@ -24,12 +24,12 @@ def test_paths_mean_the_folder_of_the_file() -> None:
             "verify": {"margin": 0.01},
             "targets": {"xavier": {"host": "xavier.local", "known_hosts": "~/hosts"}, "orin": {}},
         },
-        source="/work/edgecal.toml",
+        source="/project/edgecal.toml",
     )
-    assert project.calibrate.model == "/work/net.onnx"
+    assert project.calibrate.model == "/project/net.onnx"
     assert project.calibrate.data == "/data/photos"
     assert project.calibrate.tensorrt == ("8.5",)
-    assert project.push.bundle == ("/work/net.edgecal",)
+    assert project.push.bundle == ("/project/net.edgecal",)
     assert project.push.fp16 is False
     assert project.push.dla == 0
     assert project.thresholds.margin == 0.01
@@ -54,7 +54,7 @@ def test_paths_mean_the_folder_of_the_file() -> None:
 )
 def test_what_is_not_understood_is_named(document: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        parse_project(document, source="/work/edgecal.toml")
+        parse_project(document, source="/project/edgecal.toml")
 
 
 @pytest.mark.parametrize(
