@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from edgecal.core.target import Target, TargetFacts
     from edgecal.core.versions import TensorRTVersion, parse_tensorrt
     from edgecal.errors import EdgecalError
-    from edgecal.workflows.calibrate import CalibrateOptions, calibrate
+    from edgecal.workflows.calibrate import calibrate
+    from edgecal.workflows.collect import CalibrateOptions
     from edgecal.workflows.push import push
     from edgecal.workflows.report import PushOptions, PushReport
     from edgecal.workflows.targets import list_models, plan_rollback, probe_target, roll_back
@@ -59,7 +60,7 @@ __all__ = [
 
 _HOMES: Final = {
     "BuildOptions": "edgecal.core.build",
-    "CalibrateOptions": "edgecal.workflows.calibrate",
+    "CalibrateOptions": "edgecal.workflows.collect",
     "CalibrationCache": "edgecal.core.cache",
     "CancelToken": "edgecal.workflows.world",
     "EdgecalError": "edgecal.errors",

@@ -15,7 +15,8 @@ from edgecal.core.golden import parse_golden
 from edgecal.core.manifest import GOLDEN_FILE
 from edgecal.core.preprocess import parse_preprocess
 from edgecal.core.versions import parse_tensorrt
-from edgecal.workflows.calibrate import CalibrateOptions, calibrate
+from edgecal.workflows.calibrate import calibrate
+from edgecal.workflows.collect import CalibrateOptions
 
 if TYPE_CHECKING:
     from edgecal.adapters.bundle import Bundle

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from edgecal.core.preprocess import Preprocess
     from edgecal.core.project import Project
     from edgecal.core.versions import TensorRTVersion
-    from edgecal.workflows.calibrate import Calibration, Statistics
+    from edgecal.workflows.calibrate import Calibration
+    from edgecal.workflows.collect import Statistics
 
 _PICTURE = "Picture preprocessing"
 _WHICH = "Which TensorRT"
@@ -175,6 +176,7 @@ def calibrate(
     from edgecal.core.preprocess import assume_preprocess
     from edgecal.core.wanted import wanted_versions
     from edgecal.workflows import calibrate as workflow
+    from edgecal.workflows.collect import AUTO, CalibrateOptions
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     project = wiring.project()
@@ -218,8 +220,8 @@ def calibrate(
         skip_unreadable=skip_unreadable,
         limit=samples or defaults.samples,
     )
-    options = workflow.CalibrateOptions(
-        algorithm=algorithm or defaults.algorithm or workflow.AUTO,
+    options = CalibrateOptions(
+        algorithm=algorithm or defaults.algorithm or AUTO,
         percentile=_first(percentile, defaults.percentile, DEFAULT_PERCENTILE),
         batch_size=batch_size or defaults.batch_size,
         workers=workers or wiring.workers(),

@@ -56,7 +56,8 @@ def demo(
     from edgecal.cli.watch import watch_pushes
     from edgecal.core.preprocess import parse_preprocess
     from edgecal.core.wanted import wanted_versions
-    from edgecal.workflows.calibrate import CalibrateOptions, calibrate
+    from edgecal.workflows.calibrate import calibrate
+    from edgecal.workflows.collect import CalibrateOptions
     from edgecal.workflows.evaluate import top1
     from edgecal.workflows.report import PushOptions
 

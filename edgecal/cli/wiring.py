@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from edgecal.core.project import Project
     from edgecal.core.target import Target
     from edgecal.ports import Backend, Dataset, Network
-    from edgecal.workflows.calibrate import Calibration, Statistics
+    from edgecal.workflows.calibrate import Calibration
+    from edgecal.workflows.collect import Statistics
     from edgecal.workflows.world import World
 
 

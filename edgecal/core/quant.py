@@ -1,4 +1,4 @@
-"""Scale and amax, fake quantization, and how far two arrays lie apart."""
+"""Scale and amax, and how far two arrays lie apart."""
 
 from __future__ import annotations
 
@@ -18,13 +18,6 @@ def scale_of(amax: np.float32) -> np.float32:
     """Give real units per INT8 step, divided in float32 as TensorRT does."""
     scale: np.float32 = np.float32(amax) / np.float32(STEPS)
     return scale
-
-
-def fake_quantize(values: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.float32]:
-    """Round to INT8 and back, halves to even, clipped to -128 and 127 as QuantizeLinear does."""
-    step = np.float32(scale)
-    steps = np.clip(np.rint(values / step), -128, 127)
-    return np.asarray(steps * step, dtype=np.float32)
 
 
 def cosine(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:

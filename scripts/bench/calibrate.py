@@ -76,7 +76,7 @@ def run(contender: str, network: Path, data: Path) -> float:
 
 def _edgecal(network: Path, data: Path, *, workers: int | None) -> float:
     from edgecal.cli import wiring
-    from edgecal.workflows.calibrate import CalibrateOptions, collect_statistics
+    from edgecal.workflows.collect import CalibrateOptions, collect_statistics
 
     model = wiring.model(network)
     backend = wiring.backend(model)

@@ -23,14 +23,8 @@ from edgecal.core.statistics import parse_histograms
 from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import DatasetError, InputError, ModelError
 from edgecal.ports import Sample
-from edgecal.workflows.calibrate import (
-    AUTO,
-    CalibrateOptions,
-    Calibration,
-    Statistics,
-    calibrate,
-    make_manifest,
-)
+from edgecal.workflows.calibrate import Calibration, calibrate, make_manifest
+from edgecal.workflows.collect import AUTO, CalibrateOptions, Statistics
 from edgecal.workflows.evaluate import top1
 from tests.networks import (
     conv_net,
