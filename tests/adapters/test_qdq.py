@@ -13,7 +13,6 @@ from onnx import helper, numpy_helper
 from edgecal.adapters.onnx_model import OnnxModel, read_model
 from edgecal.adapters.ort_backend import OrtBackend, load_network
 from edgecal.adapters.qdq import write_qdq
-from edgecal.core.quant import fake_quantize
 from edgecal.core.tensors import activations
 from tests.networks import conv_net, floats, network, save, tensor
 
@@ -37,6 +36,13 @@ def quantize(model: OnnxModel, scale: float = 0.05) -> onnx.ModelProto:
     (model.path.parent / "int8.onnx").write_bytes(data)
     load_network(model.path.parent / "int8.onnx")
     return proto
+
+
+def fake_quantize(values: Floats, scale: float) -> Floats:
+    """Round to INT8 and back, halves to even, clipped as QuantizeLinear does."""
+    step = np.float32(scale)
+    steps = np.clip(np.rint(values / step), -128, 127)
+    return np.asarray(steps * step, np.float32)
 
 
 def weighted(
