@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgecal.adapters.bundle import Bundle
+    from edgecal.adapters.cache_files import CacheFile
     from edgecal.adapters.demo_data import DemoData
     from edgecal.adapters.known_hosts import HostKey
     from edgecal.adapters.loopback import LoopbackServer
@@ -95,6 +96,27 @@ def bundle(path: Path) -> Bundle:
     from edgecal.adapters.bundle import read_bundle
 
     return read_bundle(path)
+
+
+def read_cache(path: Path) -> CacheFile:
+    """Read a calibration cache: a file, or that of a bundle."""
+    from edgecal.adapters.cache_files import read_cache_file
+
+    return read_cache_file(path)
+
+
+def check_new(path: Path, *, inputs: Sequence[Path] = ()) -> None:
+    """Make sure, before the work, that a file may be written there."""
+    from edgecal.adapters.cache_files import check_new_file
+
+    check_new_file(path, inputs=inputs)
+
+
+def write_new(path: Path, data: bytes, *, inputs: Sequence[Path] = ()) -> None:
+    """Write a file, whole or not at all, and never over one of the inputs."""
+    from edgecal.adapters.cache_files import write_new_file
+
+    write_new_file(path, data, inputs=inputs)
 
 
 def check_destination(path: Path) -> None:

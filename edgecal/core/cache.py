@@ -128,15 +128,36 @@ def make_cache(
                 f"the tensor name {tensor[:60]!r} cannot be written in a calibration cache",
                 remedy="rename the tensor in the model: names must be non-empty, on one line",
             )
-        bits = struct.unpack(">I", struct.pack(">f", float(scale)))[0]
-        if not 0x00800000 <= bits < 0x7F800000:
+        entry = entry_of_scale(tensor, float(scale))
+        if not 0x00800000 <= int(entry.bits, 16) < 0x7F800000:
             raise CacheFormatError(
                 f"a scale of {scale!r} for tensor {tensor!r} is not one TensorRT can use",
                 remedy="look at the calibration data: this tensor has no usable range",
             )
-        entries.append(Entry(tensor, f"{bits:x}"))
+        entries.append(entry)
     header = Header(code=header_code(tensorrt), algorithm=ENTROPY2)
     return CalibrationCache(header=header, entries=tuple(entries))
+
+
+def entry_of_scale(tensor: str, scale: float, *, source: str = "<cache>") -> Entry:
+    """Spell a scale as TensorRT does: the nearest float32, in hex without leading zeros.
+
+    Zero, infinite, NaN and negative scales are spelled too: reading is not judging.
+
+    Raises
+    ------
+    CacheFormatError
+        If a finite scale is beyond what float32 holds.
+    """
+    try:
+        packed = struct.pack(">f", scale)
+    except OverflowError as error:
+        raise CacheFormatError(
+            f"a scale of {scale!r} for tensor {tensor!r} is beyond what float32 holds",
+            where=source,
+            remedy="correct the number; dynamic ranges of networks are far smaller",
+        ) from error
+    return Entry(tensor, f"{int.from_bytes(packed, 'big'):x}")
 
 
 def restamp_cache(cache: CalibrationCache, tensorrt: TensorRTVersion) -> CalibrationCache:

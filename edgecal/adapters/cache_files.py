@@ -1,0 +1,138 @@
+"""Calibration caches on disk: read from a file or a bundle, written only as whole new files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edgecal.adapters.bundle import read_bundle
+from edgecal.core.manifest import CACHE_FILE, MANIFEST_FILE, SCHEMA, Manifest
+from edgecal.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SCHEMA_WITHIN: Final = 4096
+"""How far into a manifest its schema may stand; ours put it first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFile:
+    """A calibration cache as it lies on disk; nothing is known yet of what it holds."""
+
+    path: Path
+    """As the user gave it: a file, or the bundle that holds the cache."""
+    data: bytes
+    manifest: Manifest | None
+    """What the bundle says of itself; `None` for a file of its own."""
+
+
+def read_cache_file(path: Path) -> CacheFile:
+    """Read a file, or the cache of a bundle after checking every file of it.
+
+    Raises
+    ------
+    InputError
+        If it is missing or unreadable.
+    BundleError
+        If it is a folder, and no bundle or a corrupt one.
+    """
+    try:
+        if path.is_dir():
+            bundle = read_bundle(path)
+            data = (path / CACHE_FILE).read_bytes()
+            return CacheFile(path=path, data=data, manifest=bundle.manifest)
+        return CacheFile(path=path, data=path.read_bytes(), manifest=None)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the file: {error.strerror or error}",
+            where=str(path),
+            remedy="check the path; a calibration cache or a bundle is wanted",
+        ) from error
+
+
+def write_new_file(path: Path, data: bytes, *, inputs: Sequence[Path] = ()) -> None:
+    """Write a file aside and rename it into place, so that it is whole or not there.
+
+    Raises
+    ------
+    InputError
+        If it is one of the inputs, lies in a bundle, or cannot be written.
+    """
+    check_new_file(path, inputs=inputs)
+    final = path.resolve()
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{final.name[:100]}.", dir=final.parent)
+        aside = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(data)
+                out.flush()
+                # mkstemp makes files for their owner alone; these are as public as any other
+                os.fchmod(out.fileno(), 0o666 & ~_umask())
+                os.fsync(out.fileno())
+            aside.replace(final)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _sync_folder(final.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the file: {error.strerror or error}",
+            where=str(path),
+            remedy="check free space and permissions; nothing was changed",
+        ) from error
+
+
+def check_new_file(path: Path, *, inputs: Sequence[Path] = ()) -> None:
+    """Find out before the work whether a file may be written there.
+
+    Raises
+    ------
+    InputError
+        If it is one of the inputs, a folder, or lies in a bundle.
+    """
+    final = path.resolve()
+    if any(final == one.resolve() for one in inputs):
+        raise InputError(
+            "the output is also an input, and inputs are never changed",
+            where=str(path),
+            remedy="give another name with -o",
+        )
+    if final.is_dir():
+        raise InputError(
+            "the output is a folder", where=str(path), remedy="give the name of a file with -o"
+        )
+    for folder in final.parents:
+        if _is_bundle(folder):
+            raise InputError(
+                f"the output lies in the bundle {folder.name}, which its manifest vouches for",
+                where=str(path),
+                remedy="give a name outside of the bundle with -o",
+            )
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        with (folder / MANIFEST_FILE).open("rb") as stream:
+            return SCHEMA.encode() in stream.read(_SCHEMA_WITHIN)
+    except OSError:
+        return False
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
