@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgecal.adapters.bundle import read_bundle
+from edgecal.adapters.bundle import Bundle, check_destination, read_bundle, write_bundle
+from edgecal.core.edit_record import RECORD_SUFFIX
 from edgecal.core.manifest import CACHE_FILE, MANIFEST_FILE, SCHEMA, Manifest
 from edgecal.errors import InputError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _SCHEMA_WITHIN: Final = 4096
 """How far into a manifest its schema may stand; ours put it first."""
+
+_LARGEST_RECORD: Final = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,22 +101,95 @@ def check_new_file(path: Path, *, inputs: Sequence[Path] = ()) -> None:
     """
     final = path.resolve()
     if any(final == one.resolve() for one in inputs):
-        raise InputError(
-            "the output is also an input, and inputs are never changed",
-            where=str(path),
-            remedy="give another name with -o",
-        )
+        raise _is_input(path)
     if final.is_dir():
         raise InputError(
             "the output is a folder", where=str(path), remedy="give the name of a file with -o"
         )
-    for folder in final.parents:
+    _check_outside(path)
+
+
+def record_path(path: Path) -> Path:
+    """Name the record of a cache, or of a bundle's: it lies beside it, wherever links lead."""
+    final = path.resolve()
+    return final.with_name(f"{final.name}{RECORD_SUFFIX}")
+
+
+def read_record(path: Path) -> bytes | None:
+    """Read what lies beside a cache as its record; `None` if nothing readable does."""
+    try:
+        file = record_path(path)
+        if not file.is_file() or file.stat().st_size > _LARGEST_RECORD:
+            return None
+        return file.read_bytes()
+    except OSError:
+        return None
+
+
+def write_with_record(
+    path: Path, data: bytes, record: bytes, *, inputs: Sequence[Path] = ()
+) -> None:
+    """Write a cache and its record; the record first, so that no cache is ever without one.
+
+    Raises
+    ------
+    InputError
+        If either is one of the inputs or an input's record, lies in a bundle, or cannot be written.
+    """
+    kept = [*inputs, *map(record_path, inputs)]
+    check_new_file(path, inputs=kept)
+    write_new_file(record_path(path), record, inputs=kept)
+    write_new_file(path, data, inputs=kept)
+
+
+def write_bundle_with_record(
+    path: Path, manifest: Manifest, data: bytes, record: bytes, *, source: Path
+) -> Bundle:
+    """Write a bundle that has another one's files, with another cache and manifest.
+
+    Raises
+    ------
+    InputError
+        If it would replace its source, lies in a bundle, or cannot be written.
+    """
+    check_new_bundle(path, source=source)
+    write_new_file(record_path(path), record, inputs=[record_path(source)])
+    contents: dict[str, bytes | Path] = {name: source / name for name in manifest.files}
+    contents[CACHE_FILE] = data
+    return write_bundle(path, manifest, contents)
+
+
+def check_new_bundle(path: Path, *, source: Path) -> None:
+    """Find out before the work whether a bundle may be written there.
+
+    Raises
+    ------
+    InputError
+        If it would replace its source, lies in a bundle, or its folder cannot be written.
+    """
+    final = path.resolve()
+    if final == source.resolve():
+        raise _is_input(path)
+    _check_outside(path)
+    check_destination(path)
+
+
+def _check_outside(path: Path) -> None:
+    for folder in path.resolve().parents:
         if _is_bundle(folder):
             raise InputError(
                 f"the output lies in the bundle {folder.name}, which its manifest vouches for",
                 where=str(path),
                 remedy="give a name outside of the bundle with -o",
             )
+
+
+def _is_input(path: Path) -> InputError:
+    return InputError(
+        "the output is also an input, and inputs are never changed",
+        where=str(path),
+        remedy="give another name with -o",
+    )
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -68,6 +68,14 @@ def push(
             rich_help_panel=_HOW,
         ),
     ] = False,
+    accept_restamped: Annotated[
+        bool,
+        typer.Option(
+            "--accept-restamped",
+            help="Go on although another TensorRT wrote the cache than its header says.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Probe and check only; change nothing.")
     ] = False,
@@ -102,6 +110,7 @@ def push(
         ),
         rebuild=rebuild,
         accept_unproven=accept_unproven,
+        accept_restamped=accept_restamped,
         dry_run=dry_run,
         thresholds=project.thresholds,
     )

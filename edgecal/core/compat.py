@@ -37,6 +37,9 @@ class Pairing:
     options: BuildOptions
     needed_bytes: int | None = None
     """Disk space the push would take."""
+    restamped_from: TensorRTVersion | None = None
+    """Which TensorRT wrote the cache, where its header was changed since."""
+    accept_restamped: bool = False
 
 
 def choose_builder(
@@ -128,8 +131,18 @@ def tensorrt_version(pair: Pairing) -> Iterator[Finding]:
             subject=pair.target.name,
             message=f"the bundle is for TensorRT {pair.bundle_tensorrt.major_minor}, the target "
             f"has {have}; a calibration cache is good for one major.minor",
-            remedy=f"make a bundle for this target: edgecal calibrate MODEL.onnx --data DATA "
-            f"--tensorrt {have.major_minor} -o {pair.bundle}-{have.major_minor}.edgecal",
+            remedy=_calibrate_for(pair, have),
+        )
+    elif pair.restamped_from is not None and pair.restamped_from.major_minor != have.major_minor:
+        yield Finding(
+            rule="tensorrt-version",
+            severity=Severity.WARNING if pair.accept_restamped else Severity.ERROR,
+            subject=pair.target.name,
+            message=f"TensorRT {pair.restamped_from} wrote the cache, only its header was set to "
+            f"{pair.bundle_tensorrt}; the target has {have}",
+            remedy="compare the engine's accuracy before you rely on it"
+            if pair.accept_restamped
+            else f"{_calibrate_for(pair, have)}; or try it with push --accept-restamped",
         )
     elif have.patch != pair.bundle_tensorrt.patch:  # a header holds no build number
         yield Finding(
@@ -140,6 +153,13 @@ def tensorrt_version(pair: Pairing) -> Iterator[Finding]:
             "the header is set to the target's version in a copy",
             remedy="nothing to do: patch releases share caches",
         )
+
+
+def _calibrate_for(pair: Pairing, have: TensorRTVersion) -> str:
+    return (
+        f"make a bundle for this target: edgecal calibrate MODEL.onnx --data DATA "
+        f"--tensorrt {have.major_minor} -o {pair.bundle}-{have.major_minor}.edgecal"
+    )
 
 
 def implicit_int8_removed(pair: Pairing) -> Iterator[Finding]:

@@ -189,6 +189,8 @@ class Manifest:
     golden: GoldenRecord
     files: Mapping[str, FileRecord]
     targets: tuple[str, ...] | None = None
+    restamped_from: TensorRTVersion | None = None
+    """What the cache was made for, where `tensorrt` is only what its header was set to since."""
 
 
 def serialize_manifest(manifest: Manifest) -> bytes:
@@ -198,6 +200,10 @@ def serialize_manifest(manifest: Manifest) -> bytes:
     document["tensorrt"] = str(manifest.tensorrt)
     if manifest.targets is None:
         del document["targets"]
+    if manifest.restamped_from is None:
+        del document["restamped_from"]
+    else:
+        document["restamped_from"] = str(manifest.restamped_from)
     try:
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # a path whose bytes are no text
@@ -275,6 +281,9 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
             for name, record in document["files"].items()
         },
         targets=tuple(document["targets"]) if document.get("targets") is not None else None,
+        restamped_from=parse_tensorrt(document["restamped_from"])
+        if document.get("restamped_from") is not None
+        else None,
     )
 
 

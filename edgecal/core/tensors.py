@@ -92,6 +92,21 @@ def apply_copies(
     return result
 
 
+def lasting_copies(graph: Graph, tensorrt: TensorRTVersion) -> tuple[Copy, ...]:
+    """List the copies whose two sides are equal in the finished table: none is overwritten later.
+
+    A tensor that feeds a pool and, later, a Concat ends with the Concat's scale, and the pool's
+    output keeps what the tensor had before.
+    """
+    overwritten = copies(graph, tensorrt)
+    last = {copy.tensor: position for position, copy in enumerate(overwritten)}
+    return tuple(
+        copy
+        for position, copy in enumerate(overwritten)
+        if last[copy.tensor] == position and last.get(copy.source, -1) < position
+    )
+
+
 def _may_be_float(graph: Graph, name: str) -> bool:
     tensor = graph.tensors.get(name)
     return tensor is None or tensor.is_float

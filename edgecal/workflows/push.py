@@ -122,6 +122,9 @@ def _fit(
         options=options.build,
         # a second time the model's size: an engine is seldom larger
         needed_bytes=size + manifest.files[MODEL_FILE].size,
+        # a header of edgecal's own says no more than the manifest does
+        restamped_from=manifest.restamped_from if manifest.written_by_tensorrt else None,
+        accept_restamped=options.accept_restamped,
     )
     return _Fit(bundle=bundle, builder=builder, findings=check_pairing(pairing))
 

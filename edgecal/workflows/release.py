@@ -323,6 +323,7 @@ class ReleaseMaker:
                 "name": manifest.name,
                 "manifest": self._bundle.manifest_digest,
                 "tensorrt": str(manifest.tensorrt),
+                "restamped_from": str(manifest.restamped_from) if manifest.restamped_from else None,
                 "created": manifest.created.isoformat(),
                 "counter": manifest.counter,
             },

@@ -26,6 +26,7 @@ class PushOptions:
     build: BuildOptions = field(default_factory=BuildOptions)
     rebuild: bool = False
     accept_unproven: bool = False
+    accept_restamped: bool = False
     dry_run: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds)
     build_timeout_s: float = 4 * 3600.0

@@ -150,3 +150,14 @@ def test_a_source_whose_path_is_no_text_survives_the_round_trip() -> None:
     source = replace(MANIFEST.model.source, path="/data/\udcff.onnx")
     manifest = replace(MANIFEST, model=replace(MANIFEST.model, source=source))
     assert parse_manifest(serialize_manifest(manifest), source="m") == manifest
+
+
+def test_a_changed_header_is_told_with_what_the_cache_was_made_for() -> None:
+    assert b"restamped_from" not in serialize_manifest(MANIFEST)
+    manifest = replace(MANIFEST, restamped_from=parse_tensorrt("8.4.1"))
+    document = json.loads(serialize_manifest(manifest))
+    assert document["restamped_from"] == "8.4.1"
+    assert parse_manifest(serialize_manifest(manifest), source="m") == manifest
+    document["restamped_from"] = 8.4
+    with pytest.raises(BundleError):
+        parse_manifest(json.dumps(document).encode(), source="m")

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from edgecal.core.graph import Graph
-from edgecal.core.tensors import Copy, activations, apply_copies, constant_entries, copies
+from edgecal.core.tensors import (
+    Copy,
+    activations,
+    apply_copies,
+    constant_entries,
+    copies,
+    lasting_copies,
+)
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
 from tests.graphs import graph, node, small_classifier, weight
 
@@ -97,6 +104,24 @@ def test_of_concats_that_share_an_input_the_later_one_wins() -> None:
     assert copied(network, OLD, a=1.0, b=2.0, c=3.0, d=4.0) == {
         "a": 3.0, "b": 4.0, "c": 4.0, "d": 4.0,
     }  # fmt: skip
+
+
+def test_copies_that_last_are_equal_in_the_finished_table_and_the_others_are_left_out() -> None:
+    network = graph(
+        [
+            node("Relu", "x", "r"),
+            node("MaxPool", "r", "p"),
+            node("Concat", "r x", "c", axis=1),
+            node("Concat", "c x", "d", axis=1),
+        ]
+    )
+    measured = {"x": 1.0, "r": 2.0, "p": 1.5, "c": 3.0, "d": 4.0}
+    for version in (FIRST_8, TEN):
+        table = copied(network, version, **measured)
+        lasting = lasting_copies(network, version)
+        assert all(table[one.tensor] == table[one.source] for one in lasting)
+    assert lasting_copies(network, TEN) == (Copy("p", "r"),)
+    assert lasting_copies(network, FIRST_8) == (Copy("c", "d"), Copy("x", "d"))
 
 
 def test_a_copy_to_or_from_nothing_is_skipped() -> None:

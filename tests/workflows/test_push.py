@@ -19,6 +19,7 @@ from edgecal.adapters.trtexec_builder import TrtexecBuilder
 from edgecal.core.build import BuildOptions
 from edgecal.core.target import Target
 from edgecal.core.verification import Thresholds
+from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import InputError
 from edgecal.workflows.events import (
     BuildRuns,
@@ -211,6 +212,32 @@ def test_another_tensorrt_minor_is_refused_before_anything_is_sent(
     assert "--tensorrt 8.6" in report.error.remedy
     assert isinstance(events[-1], StepFailed)
     assert not bench.root.exists()
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_forced_header_must_be_accepted_where_tensorrt_wrote_the_cache(
+    bench: Bench, bundles: list[Bundle], *, written: bool
+) -> None:
+    forced = replace(
+        bundles[0],
+        manifest=replace(
+            bundles[0].manifest,
+            written_by_tensorrt=written,
+            restamped_from=parse_tensorrt("8.4.1"),
+        ),
+    )
+    bench.install_trtexec(forced)
+    report, _ = bench.push(forced)
+    assert report.state == ("refused" if written else "active"), report.error
+    if written:
+        assert report.error is not None
+        assert "--accept-restamped" in report.error.remedy
+        assert bench.transports[0].bytes_sent < 20_000
+        report, _ = bench.push(forced, options=PushOptions(accept_restamped=True))
+    assert report.state == "active", report.error
+    bundle = bench.record()["bundle"]
+    assert isinstance(bundle, dict)
+    assert bundle["restamped_from"] == "8.4.1"
 
 
 def test_of_several_bundles_the_fitting_one_is_taken(bench: Bench, bundles: list[Bundle]) -> None:
