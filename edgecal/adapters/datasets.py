@@ -1,4 +1,4 @@
-"""Calibration data: folders of images, NumPy files, Python generators; one sample at a time."""
+"""Calibration data: images, NumPy files, batch files, generators; one sample at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
+from edgecal.adapters.batches import BatchFiles, find_batch_files
 from edgecal.adapters.images import is_image, load_image
+from edgecal.adapters.samples import NUMBERS, check_shape, digest_arrays, fit_sample
 from edgecal.core.manifest import Digest
 from edgecal.core.preprocess import Preprocess
 from edgecal.errors import DatasetError
@@ -39,9 +41,6 @@ _BROKEN: Final = (
 )
 """What zipfile and NumPy raise at damaged files."""
 
-_NUMBERS: Final = "fiub"
-"""Kinds of NumPy types that samples can have."""
-
 _READ_AHEAD: Final = 8
 """Pictures decoded before they are asked for."""
 
@@ -55,8 +54,11 @@ def open_dataset(
     preprocess: Preprocess | None,
     skip_unreadable: bool = False,
     limit: int | None = None,
-) -> ImageFolder | ArrayFile | Generated:
-    """Find out what `spec` names: a folder of images, an .npy or .npz file, or `module:function`.
+) -> ImageFolder | ArrayFile | BatchFiles | Generated:
+    """Find out what `spec` names.
+
+    It may be a folder of images, an .npy or .npz file, batch files (a folder of them, one of
+    them, or the path that their names begin with), or `module:function`.
 
     Raises
     ------
@@ -64,6 +66,9 @@ def open_dataset(
         If it is none of these, or cannot serve a network with these inputs.
     """
     path = Path(spec)
+    batches = find_batch_files(path)
+    if batches:
+        return BatchFiles(batches, inputs, limit=limit)
     if path.is_dir():
         return ImageFolder(
             path, inputs, preprocess or Preprocess(), skip_unreadable=skip_unreadable, limit=limit
@@ -75,14 +80,14 @@ def open_dataset(
         return Generated(module, function, inputs, limit=limit)
     if path.exists():
         raise DatasetError(
-            "expected a folder of images, an .npy or an .npz file",
+            "expected a folder of images or batch files, an .npy or an .npz file",
             where=spec,
             remedy="unpack archives first; a single picture goes into a folder of its own",
         )
     raise DatasetError(
         "there is no such file or folder",
         where=spec,
-        remedy="give a folder of images, an .npy or .npz file, or module:function",
+        remedy="give a folder of images or batch files, an .npy or .npz file, or module:function",
     )
 
 
@@ -144,7 +149,7 @@ class ImageFolder:
                         self.skipped.append(self._name(file))
                         continue
                     given += 1
-                    arrays = {self.inputs[0].name: _fit(image, self.inputs[0], str(file))}
+                    arrays = {self.inputs[0].name: fit_sample(image, self.inputs[0], str(file))}
                     yield Sample(name=self._name(file), digest=digest, arrays=arrays)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -213,10 +218,10 @@ class ArrayFile:
         with _Members(self.path, self.inputs) as members:
             for index in range(len(self)):
                 arrays = {
-                    one.name: _fit(members[one.name].read(), one, f"{self.path}[{index}]")
+                    one.name: fit_sample(members[one.name].read(), one, f"{self.path}[{index}]")
                     for one in self.inputs
                 }
-                yield Sample(name=f"{index}", digest=_digest_arrays(arrays), arrays=arrays)
+                yield Sample(name=f"{index}", digest=digest_arrays(arrays), arrays=arrays)
 
 
 class _Members(dict[str, "_Member"]):
@@ -288,7 +293,7 @@ class _Member:
         self._source = source
         try:
             self._read_header()
-            _check_shape(self.shape[1:], tensor, source)
+            check_shape(self.shape[1:], tensor, source)
             left = size - self.stream.tell()
             if left < self._bytes * self.shape[0]:
                 raise DatasetError(
@@ -316,7 +321,7 @@ class _Member:
                 where=self._source,
                 remedy="write it again with numpy.save or numpy.savez",
             ) from error
-        if dtype.kind not in _NUMBERS or fortran or not shape or min(shape) < 0:
+        if dtype.kind not in NUMBERS or fortran or not shape or min(shape) < 0:
             raise DatasetError(
                 f"expected a C-ordered array of numbers, samples on axis 0, found dtype {dtype}, "
                 f"shape {shape}{', Fortran order' if fortran else ''}",
@@ -380,8 +385,8 @@ class Generated:
                     where=where,
                     remedy="yield NumPy arrays of the input's shape without its batch axis",
                 ) from error
-            arrays = {one.name: _fit(values[one.name], one, where) for one in self.inputs}
-            yield Sample(name=f"{index}", digest=_digest_arrays(arrays), arrays=arrays)
+            arrays = {one.name: fit_sample(values[one.name], one, where) for one in self.inputs}
+            yield Sample(name=f"{index}", digest=digest_arrays(arrays), arrays=arrays)
 
     def _items(self, source: str) -> Iterator[object]:
         try:
@@ -418,49 +423,6 @@ class Generated:
         return items  # type: ignore[no-any-return]
 
 
-def _fit(value: Array, tensor: TensorInfo, source: str) -> Array:
-    """Check one sample against the input's shape without its batch axis, and give it its type."""
-    _check_shape(value.shape, tensor, source)
-    if value.dtype.kind not in _NUMBERS:
-        raise DatasetError(
-            f"expected numbers, found {value.dtype}", where=source, remedy="store float32 arrays"
-        )
-    wanted = np.dtype(tensor.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities are counted and reported
-        fitted = np.asarray(value, dtype=wanted, order="C")
-    if wanted.kind != "f" and not np.array_equal(fitted, value):
-        raise DatasetError(
-            f"input {tensor.name!r} wants {wanted}, and the {value.dtype} values found do not fit",
-            where=source,
-            remedy="store whole numbers in the range of that type; for pictures, check --scale "
-            "and --mean",
-        )
-    return fitted
-
-
-def _check_shape(found: tuple[int, ...], tensor: TensorInfo, source: str) -> None:
-    expected = (tensor.shape or ())[1:]
-    if tensor.shape is not None and (
-        len(found) != len(expected)
-        or any(want not in {None, have} for want, have in zip(expected, found, strict=True))
-    ):
-        shape = "x".join("?" if size is None else str(size) for size in expected)
-        raise DatasetError(
-            f"input {tensor.name!r} wants samples of {shape}, found "
-            f"{'x'.join(str(size) for size in found) or 'single numbers'}",
-            where=source,
-            remedy="check --preprocess (resize, crop, layout, color); axis 0 counts samples",
-        )
-
-
 def _reason(error: BaseException) -> str:
     said = error.strerror if isinstance(error, OSError) else None
     return said or str(error) or type(error).__name__
-
-
-def _digest_arrays(arrays: Mapping[str, Array]) -> Digest:
-    whole = hashlib.sha256()
-    for name, value in arrays.items():
-        whole.update(f"{name}\0{value.dtype.str}\0{value.shape}\0".encode())
-        whole.update(value.tobytes())
-    return Digest(f"sha256:{whole.hexdigest()}")

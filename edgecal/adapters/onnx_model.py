@@ -76,6 +76,17 @@ class OnnxModel:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxFile:
+    """What an ONNX file holds, external data included; nobody has judged it yet."""
+
+    path: Path
+    source: SourceFile
+    proto: onnx.ModelProto
+    digest: Digest
+    external_data: tuple[str, ...]
+
+
 def read_model(path: Path) -> OnnxModel:
     """Read, check and understand an ONNX file.
 
@@ -83,6 +94,27 @@ def read_model(path: Path) -> OnnxModel:
     ------
     ModelError
         If it is missing, corrupt, or a kind of network that cannot be calibrated here.
+    """
+    file = load_proto(path)
+    check_float_network(file.proto, path)
+    return OnnxModel(
+        path=path,
+        source=file.source,
+        proto=file.proto,
+        graph=_graph(file.proto, path),
+        digest=file.digest,
+        canonical_digest=_canonical_digest(file.proto),
+        external_data=file.external_data,
+    )
+
+
+def load_proto(path: Path) -> OnnxFile:
+    """Read an ONNX file with its external data, whatever network it holds.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, cut off, or holds no network.
     """
     try:
         with path.open("rb") as stream:
@@ -103,18 +135,28 @@ def read_model(path: Path) -> OnnxModel:
     digest = hashlib.sha256(data)
     del data
     external = _inline_external_data(proto, path, digest)
-    _check(proto, path)
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    _check_inputs([one for one in proto.graph.input if one.name not in weights], path)
-    return OnnxModel(
+    return OnnxFile(
         path=path,
         source=SourceFile(path=str(path), size=status.st_size, mtime_ns=status.st_mtime_ns),
         proto=proto,
-        graph=_graph(proto, path),
         digest=Digest(f"sha256:{digest.hexdigest()}"),
-        canonical_digest=_canonical_digest(proto),
         external_data=external,
     )
+
+
+def check_float_network(proto: onnx.ModelProto, path: Path) -> None:
+    """Make sure that this is a valid float32 network that can be calibrated.
+
+    Raises
+    ------
+    ModelError
+        If it is not.
+    """
+    _refuse_control_flow(proto, path)
+    _refuse_quantized(proto, path)
+    _check_structure(proto, path)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    _check_inputs([one for one in proto.graph.input if one.name not in weights], path)
 
 
 def with_outputs(model: OnnxModel, names: tuple[str, ...]) -> bytes:
@@ -175,14 +217,8 @@ def _corrupt(path: Path, what: str) -> ModelError:
     )
 
 
-def _check(proto: onnx.ModelProto, path: Path) -> None:
+def _refuse_quantized(proto: onnx.ModelProto, path: Path) -> None:
     for node in proto.graph.node:
-        if node.op_type in _CONTROL_FLOW:
-            raise ModelError(
-                f"node {node.name!r} is a {node.op_type}: tensors in control flow have no scale",
-                where=str(path),
-                remedy="export without control flow (trace instead of script, or unroll)",
-            )
         if node.op_type in _QUANTIZED:
             raise ModelError(
                 f"node {node.name!r} is a {node.op_type}: the network is already quantized, and "
@@ -200,6 +236,31 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
             where=str(path),
             remedy="export in float32; the target's builder makes FP16 layers by itself",
         )
+
+
+def _refuse_control_flow(proto: onnx.ModelProto, path: Path) -> None:
+    for node in proto.graph.node:
+        if node.op_type in _CONTROL_FLOW:
+            raise ModelError(
+                f"node {node.name!r} is a {node.op_type}: tensors in control flow have no scale",
+                where=str(path),
+                remedy="export without control flow (trace instead of script, or unroll)",
+            )
+
+
+def check_structure(proto: onnx.ModelProto, path: Path) -> None:
+    """Have ONNX's own checker look at a network without control flow, quantized or not.
+
+    Raises
+    ------
+    ModelError
+        If it is no valid ONNX, or has control flow.
+    """
+    _refuse_control_flow(proto, path)
+    _check_structure(proto, path)
+
+
+def _check_structure(proto: onnx.ModelProto, path: Path) -> None:
     # the checker wants a shape on every input and output; runtimes do without, and so do we
     bare = [
         one.type.tensor_type

@@ -12,8 +12,10 @@ import typer
 from rich.markup import escape
 
 from edgecal import __version__
+from edgecal.cli.cache.group import group as cache
 from edgecal.cli.calibrate import calibrate
 from edgecal.cli.demo import demo
+from edgecal.cli.printable import printable
 from edgecal.cli.probe import probe
 from edgecal.cli.push import push
 from edgecal.cli.rollback import rollback
@@ -56,6 +58,7 @@ def _main(
 
 for _command in (demo, calibrate, push, probe, status, rollback, trust):
     app.command()(_command)
+app.add_typer(cache)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,7 +107,7 @@ def _report_interrupt(story: Story) -> int:
 def _report(error: EdgecalError, story: Story) -> int:
     if story.as_json:
         story.error(error.exit_code, error.code, error.what, where=error.where, remedy=error.remedy)
-    head = f"[bold]{escape(error.where)}[/]: " if error.where else ""
+    head = f"[bold]{escape(printable(error.where))}[/]: " if error.where else ""
     story.err.print(f"[bold red]error[/] {head}{escape(error.what)}")
     story.err.print(f"  try: {escape(error.remedy)}")
     return error.exit_code

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from edgecal.cli.printable import printable
 from edgecal.core.findings import Finding, Severity
 
 if TYPE_CHECKING:
@@ -66,11 +67,15 @@ class Story:
             if finding.severity is Severity.NOTE and not self.verbose:
                 continue
             style = _STYLES[finding.severity]
+            subject, message, remedy = (
+                escape(printable(text))
+                for text in (finding.subject, finding.message, finding.remedy)
+            )
             self.tell(
                 f"[{style}]{finding.severity.value}[/] {escape(finding.rule)} "
-                f"({escape(finding.subject)}): {escape(finding.message)}"
+                f"({subject}): {message}"
             )
-            self.tell(f"  try: {escape(finding.remedy)}")
+            self.tell(f"  try: {remedy}")
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:

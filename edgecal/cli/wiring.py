@@ -7,7 +7,7 @@ import os
 import socket
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgecal.core.targets import parse_target
 
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from edgecal.adapters.known_hosts import HostKey
     from edgecal.adapters.loopback import LoopbackServer
     from edgecal.adapters.onnx_model import OnnxModel
+    from edgecal.adapters.plain_network import PlainNetwork
     from edgecal.adapters.ssh_route import KnownAs
+    from edgecal.core.caffe_names import CaffeLayer
+    from edgecal.core.conversion import ScaleSet
     from edgecal.core.graph import TensorInfo
+    from edgecal.core.manifest import Manifest
+    from edgecal.core.placement import Placement
     from edgecal.core.platforms import Platforms
     from edgecal.core.preprocess import Preprocess
     from edgecal.core.project import Project
     from edgecal.core.target import Target
+    from edgecal.core.versions import TensorRTVersion
     from edgecal.ports import Backend, Dataset, Network
     from edgecal.workflows.calibrate import Calibration
     from edgecal.workflows.collect import Statistics
@@ -117,6 +123,85 @@ def write_new(path: Path, data: bytes, *, inputs: Sequence[Path] = ()) -> None:
     from edgecal.adapters.cache_files import write_new_file
 
     write_new_file(path, data, inputs=inputs)
+
+
+def read_record(path: Path) -> bytes | None:
+    """Read the record that lies beside a cache or bundle, if one does."""
+    from edgecal.adapters import cache_files
+
+    return cache_files.read_record(path)
+
+
+def write_with_record(path: Path, data: bytes, record: bytes, *, inputs: Sequence[Path]) -> None:
+    """Write a cache and, before it, the record of how it was made."""
+    from edgecal.adapters import cache_files
+
+    cache_files.write_with_record(path, data, record, inputs=inputs)
+
+
+def check_new_bundle(path: Path, *, source: Path) -> None:
+    """Make sure, before the work, that a bundle made of another one may be written there."""
+    from edgecal.adapters import cache_files
+
+    cache_files.check_new_bundle(path, source=source)
+
+
+def write_bundle_with_record(
+    path: Path, manifest: Manifest, data: bytes, record: bytes, *, source: Path
+) -> None:
+    """Write a bundle with another one's files but this cache and manifest, and its record."""
+    from edgecal.adapters import cache_files
+
+    cache_files.write_bundle_with_record(path, manifest, data, record, source=source)
+
+
+def recognise(file: CacheFile) -> str:
+    """Tell which format a file has; a bundle holds a calibration cache."""
+    from edgecal.core.formats.registry import recognise as recognise_data
+
+    if file.manifest is not None:
+        return "trt"
+    return recognise_data(file.data, name=file.path.name)
+
+
+def read_scales(file: CacheFile, word: str, *, segment: str | None) -> ScaleSet:
+    """Read scales of any format, Q/DQ networks apart."""
+    from edgecal.adapters import scale_files
+
+    return scale_files.read_scales(file.data, word, source=str(file.path), segment=segment)
+
+
+def write_scales(
+    scales: ScaleSet, word: str, *, tensorrt: TensorRTVersion | None, source: str
+) -> bytes:
+    """Write scales in any format, Q/DQ networks apart."""
+    from edgecal.adapters import scale_files
+
+    return scale_files.write_scales(scales, word, tensorrt=tensorrt, source=source)
+
+
+def quantize(
+    network: Path, scales: ScaleSet, *, placement: Literal["gpu", "dla"], fp16: bool
+) -> tuple[bytes, Placement]:
+    """Write a network with quantize/dequantize pairs for these scales."""
+    from edgecal.adapters.qdq import write_qdq
+
+    values = {entry.tensor: entry.scale for entry in scales.entries}
+    return write_qdq(model(network), values, placement=placement, fp16=fp16)
+
+
+def unquantize(network: Path) -> PlainNetwork:
+    """Take a network with quantize/dequantize pairs apart: plain network and scales."""
+    from edgecal.adapters.qdq_reader import read_qdq
+
+    return read_qdq(network)
+
+
+def caffe_layers(prototxt: Path) -> Sequence[CaffeLayer]:
+    """Read the layers of a Caffe network."""
+    from edgecal.adapters.caffe import read_prototxt
+
+    return read_prototxt(read_cache(prototxt).data, source=str(prototxt))
 
 
 def check_destination(path: Path) -> None:

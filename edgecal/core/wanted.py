@@ -79,7 +79,7 @@ def wanted_versions(
             raise InputError(
                 f"TensorRT {version} takes no calibration caches; 10.16 was the last that does",
                 where="--tensorrt",
-                remedy="use TensorRT 10 on the target; a network for 11 needs Q/DQ nodes, which "
-                "this version of edgecal does not write",
+                remedy="calibrate for TensorRT 10, then put the scales into the network: "
+                "edgecal cache convert BUNDLE --to qdq --fp16 -o NET.int8.onnx",
             )
     return tuple({version.major_minor: version for version in found}.values())
