@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Any, Final
 
@@ -117,10 +118,14 @@ def read_prototxt(data: bytes, *, source: str) -> tuple[CaffeLayer, ...]:
         If it is no prototxt, or a layer has no name or type.
     """
     net = _classes()["Net"]()
-    text = data.decode("utf-8-sig", "surrogateescape")  # comments are in any encoding
+    # comments are in any encoding; the library fails on surrogates, and takes escapes
+    text = data.decode("utf-8-sig", "backslashreplace")
     _check_size(text, source)
     try:
-        text_format.Parse(text, net, allow_unknown_field=True)
+        with warnings.catch_warnings():
+            # of Python itself, where the library lets an escape pass that is none
+            warnings.simplefilter("ignore", DeprecationWarning)
+            text_format.Parse(text, net, allow_unknown_field=True)
     except text_format.ParseError as error:
         line = error.GetLine()
         raise CacheFormatError(

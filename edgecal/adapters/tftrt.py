@@ -93,7 +93,7 @@ def read_tftrt(data: bytes, *, source: str) -> Mapping[str, bytes]:
     if without:
         named = ", ".join(map(repr, without[:_NAMED])) + (", ..." if without[_NAMED:] else "")
         raise CacheFormatError(
-            f"{len(without)} TensorRT segments and no calibration table in any: {named}",
+            f"no TensorRT segment has a calibration table: {named}",
             where=source,
             remedy="run the calibration of the TF-TRT converter, in INT8, and save the graph after",
         )

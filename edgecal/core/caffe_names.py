@@ -120,13 +120,12 @@ def rename_for_nvdla(entries: Iterable[Entry], network: Sequence[CaffeLayer]) ->
             raise _ambiguous(output.nvdla)
     if missing:
         raise IncompatibleError(
-            f"the cache has no scale for {len(missing)} layers of the network: {_some(missing)}",
+            f"the cache has no scale for layers of the network: {_some(missing)}",
             remedy="calibrate this network itself; nvdla_compiler aborts if one layer is missing",
         )
     if strangers := [repr(name[:_QUOTED]) for name in by_name if name not in used]:
         raise IncompatibleError(
-            f"{len(strangers)} entries of the cache belong to no layer of the network: "
-            f"{_some(strangers)}",
+            f"the cache has entries that belong to no layer of the network: {_some(strangers)}",
             remedy="pass the prototxt that was calibrated; layers must not have been added since",
         )
     return tuple(Entry(name, value) for name, value in bits.items())
@@ -160,7 +159,7 @@ def rename_for_tensorrt(
             raise _ambiguous(output.described)
     if strangers:
         raise IncompatibleError(
-            f"{len(strangers)} entries belong to no layer of the network: {_some(strangers)}",
+            f"the table has entries that belong to no layer of the network: {_some(strangers)}",
             remedy="pass the prototxt that the table was made for",
         )
     if unknown:

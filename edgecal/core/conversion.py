@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from edgecal.core.cache import ENTROPY2, CalibrationCache, Entry, Header
 from edgecal.core.findings import Finding, Severity
+from edgecal.core.formats.ranges import sample_reader_loses
 from edgecal.core.versions import header_code, version_of_code
 from edgecal.errors import CacheFormatError, IncompatibleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from edgecal.core.versions import TensorRTVersion
 
@@ -80,13 +81,13 @@ def cache_from(
     return CalibrationCache(header=header, entries=scales.entries)
 
 
-def judge_names(entries: Iterable[Entry], to: str) -> tuple[Finding, ...]:
+def judge_names(entries: Sequence[Entry], to: str) -> tuple[Finding, ...]:
     """Say which names the readers of a format will lose, though the file itself holds them."""
     names = [entry.tensor for entry in entries]
     if to == "ranges":
         return _lost(
             "name-lost",
-            [name for name in names if ":" in name],
+            sample_reader_loses(entries),
             "sampleINT8API splits at the first colon and will not know",
             "use edgecal's own bundles, or rename these tensors in the model",
         )

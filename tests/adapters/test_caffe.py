@@ -64,11 +64,11 @@ EXPECTED: Final = (
         (b"", "net", "has no layers"),
         (b'layer { name: "a" }', "net", "layer 1 has no type"),
         (b'layers { layer { name: "a" type: "conv" } }', "net", "layer 1 has no name"),
-        (b'layer {\n name: "a"\n', "net:3", "expected a Caffe prototxt"),
-        (b'layer {\n name: "a" name: "b" }', "net:2", "multiple"),
-        (b"layer {\n type: RELU }", "net:2", "Expected string"),
-        (b'layers {\n type: "ReLU" }', "net:2", "Expected identifier"),
-        (b"layers {\n type: NONSENSE }", "net:2", "no value named NONSENSE"),
+        (b'layer {\n name: "a"', "net:2", "expected a Caffe prototxt"),
+        (b'layer {\n name: "a" name: "b" }', "net:2", "expected a Caffe prototxt"),
+        (b"layer {\n type: RELU }", "net:2", "expected a Caffe prototxt"),
+        (b'layers {\n type: "ReLU" }', "net:2", "expected a Caffe prototxt"),
+        (b"layers {\n type: NONSENSE }", "net:2", "expected a Caffe prototxt"),
         (b'layer {\n name: "\xff" }', "net:2", "expected a Caffe prototxt"),
         (b"\x0a\x05model\x12\x00", "net:2", "expected a Caffe prototxt"),
         (b"layer " + b"{ a " * 30_000, "net", "on a line"),
@@ -106,3 +106,8 @@ def test_legacy_layers_are_read_like_new_ones() -> None:
 def test_files_of_windows_are_read() -> None:
     data = b"\xef\xbb\xbf" + OLD.replace(b"\n", b"\r\n")
     assert read_prototxt(data, source="deploy.prototxt") == EXPECTED
+
+
+def test_an_escape_that_is_none_is_taken_as_it_stands() -> None:
+    (layer,) = read_prototxt(rb'layer { name: "a\d" type: "ReLU" }', source="deploy.prototxt")
+    assert layer.name == r"a\d"

@@ -105,8 +105,8 @@ def frozen(*nodes: Any, inner: tuple[Any, ...] = ()) -> bytes:  # noqa: ANN401 -
         (TABLE, "expected a TensorFlow graph"),
         (frozen(), "no TensorRT segment among 1 nodes"),
         (saved(graph()), "no TensorRT segment among 1 nodes"),
-        (frozen(engine("a"), engine("b")), "2 TensorRT segments and no calibration table in any"),
-        (frozen(node("a", "TRTEngineOp")), "1 TensorRT segments and no .* 'a'"),
+        (frozen(engine("a"), engine("b")), "no TensorRT segment has a calibration table: 'a', 'b'"),
+        (frozen(node("a", "TRTEngineOp")), "has a calibration table: 'a'"),
         (frozen(engine("a", TABLE), engine("a", OTHER)), "two segments are called 'a'"),
         (saved(graph(engine("a", TABLE)), graph(engine("a", OTHER))), "two segments are called"),
         (frozen(engine("a", TABLE))[:-20], "expected a TensorFlow graph"),
@@ -160,9 +160,9 @@ def test_segments_of_functions_and_of_every_meta_graph_are_found() -> None:
 
 
 def test_a_graph_that_begins_like_json_is_still_a_graph() -> None:
-    first = node("x" * 60, "p" * 27, a=b"1234567890123")
-    while len(first.SerializeToString()) < 0x7B:
-        first.device += "/"
+    first = node("x", "Placeholder")
+    while len(first.SerializeToString()) < ord("{"):
+        first.name += "x"
     made = CLASSES["GraphDef"](node=[first, engine("a", TABLE)])
     data = made.SerializeToString()
     assert data.startswith(b"\n{")

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from edgecal.adapters.ort_backend import load_network
+from edgecal.adapters.protobuf_schemas import Schema
 from edgecal.cli import app
 from edgecal.core.formats.registry import WRITABLE
 from tests.bundles import make_bundles
@@ -25,6 +26,26 @@ CACHE = (
 )
 SORTED = {"ort-text": "calibration.cache", "ort-flatbuffers": "calibration.flatbuffers"}
 ODD = "TRT-8502-EntropyCalibration2\nimages:0: 3c010a14\na: b: 3d010a14\nzero: 0\n"
+
+
+TENSORFLOW = Schema(
+    package="tests.tensorflow",
+    messages={
+        "AttrValue": ["optional bytes s = 2"],
+        "AttrEntry": ["optional string key = 1", "optional AttrValue value = 2"],
+        "NodeDef": [
+            "optional string name = 1",
+            "optional string op = 2",
+            "repeated AttrEntry attr = 5",
+        ],
+        "GraphDef": ["repeated NodeDef node = 1"],
+        "MetaGraphDef": ["optional GraphDef graph_def = 2"],
+        "SavedModel": [
+            "optional int64 saved_model_schema_version = 1",
+            "repeated MetaGraphDef meta_graphs = 2",
+        ],
+    },
+).classes()
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +210,74 @@ def test_a_plain_network_has_nothing_to_take_apart(capsys: pytest.CaptureFixture
     assert convert("net.onnx", "--to", "trt", "--tensorrt", "8.5.2", "-o", "x.cache") == 2
     assert "not quantized" in capsys.readouterr().err
     assert not Path("x.cache").exists()
+
+
+PROTOTXT = """
+input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1" }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "prob" type: "Softmax" bottom: "conv1" top: "prob" }
+"""
+CAFFE = (
+    "TRT-8502-EntropyCalibration2\ndata: 3c010a14\n"
+    "(Unnamed Layer* 0) [Convolution]_output: 3d010a14\nconv1: 3c810a14\nprob: 3b010a14\n"
+)
+
+
+def test_a_caffe_networks_layers_get_the_names_that_nvdla_looks_for() -> None:
+    Path("caffe.cache").write_text(CAFFE)
+    Path("deploy.prototxt").write_text(PROTOTXT)
+    words = ["--prototxt", "deploy.prototxt"]
+    assert convert("caffe.cache", "--to", "nvdla", *words, "-o", "net.json") == 0
+    assert list(json.loads(Path("net.json").read_text())) == ["data", "conv1", "relu1", "prob"]
+    back = ["--to", "trt", "--tensorrt", "8.5.2", *words, "-o", "back.cache"]
+    assert convert("net.json", *back) == 0
+    assert Path("back.cache").read_text() == CAFFE
+
+
+def test_a_table_that_nvdla_compiler_would_abort_on_is_not_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("caffe.cache").write_text(CAFFE.replace("prob: 3b010a14\n", ""))
+    Path("deploy.prototxt").write_text(PROTOTXT)
+    words = ["--to", "nvdla", "--prototxt", "deploy.prototxt", "-o", "net.json"]
+    assert convert("caffe.cache", *words) == 3
+    assert "'prob'" in capsys.readouterr().err
+    assert not Path("net.json").exists()
+
+
+def engines(**tables: bytes) -> Any:  # noqa: ANN401 - a message made at run time
+    """Make a graph as TF-TRT leaves it: an engine and its table for each name."""
+    graph = TENSORFLOW["GraphDef"]()
+    for name, table in tables.items():
+        node = graph.node.add(name=name, op="TRTEngineOp")
+        node.attr.add(key="calibration_data").value.s = table
+    return graph
+
+
+def test_a_table_comes_out_of_a_graph_of_tensorflow(capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = CACHE.encode(), ODD.encode()
+    Path("frozen.pb").write_bytes(engines(first=one, second=two).SerializeToString())
+    assert convert("frozen.pb", "--to", "trt", "-o", "out.cache") == 2
+    assert "first, second" in capsys.readouterr().err
+    assert convert("frozen.pb", "--to", "trt", "--segment", "third", "-o", "out.cache") == 2
+    assert not Path("out.cache").exists()
+    assert convert("frozen.pb", "--to", "trt", "--segment", "second", "-o", "out.cache") == 0
+    assert Path("out.cache").read_bytes() == two
+
+    saved = TENSORFLOW["SavedModel"](saved_model_schema_version=1)
+    saved.meta_graphs.add().graph_def.CopyFrom(engines(only=one))
+    Path("saved").mkdir()
+    Path("saved/saved_model.pb").write_bytes(saved.SerializeToString())
+    assert convert("saved", "--to", "trt", "-o", "out.cache") == 0
+    assert Path("out.cache").read_bytes() == one
+
+
+def test_a_legacy_table_converts_though_it_names_no_tensorrt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("legacy.cache").write_text("0 3ff0000000000000 3fefffeb074a771d\ndata: 3c010a14\n")
+    assert convert("legacy.cache", "--to", "csv", "-o", "out.csv") == 0
+    assert "3c010a14" in Path("out.csv").read_text()
+    assert convert("out.csv", "--to", "trt", "-o", "out.cache") == 2
+    assert "which TensorRT" in capsys.readouterr().err

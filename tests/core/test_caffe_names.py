@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecal.core.caffe_names import CaffeLayer, rename_for_nvdla, rename_for_tensorrt
 from edgecal.core.cache import Entry
+from edgecal.core.caffe_names import CaffeLayer, rename_for_nvdla, rename_for_tensorrt
 from edgecal.errors import IncompatibleError
 
 
@@ -76,11 +76,11 @@ def without(name: str) -> tuple[Entry, ...]:
 def test_a_layer_without_an_entry_is_refused_by_name(name: str, described: str) -> None:
     with pytest.raises(IncompatibleError) as caught:
         rename_for_nvdla(without(name), NETWORK)
-    assert caught.value.what == f"the cache has no scale for 1 layers of the network: {described}"
+    assert caught.value.what == f"the cache has no scale for layers of the network: {described}"
 
 
 def test_an_empty_cache_names_the_first_layers_that_miss() -> None:
-    with pytest.raises(IncompatibleError, match="10 layers .* and 5 more"):
+    with pytest.raises(IncompatibleError, match=r"of the network: 'data' .* and 5 more"):
         rename_for_nvdla((), NETWORK)
 
 
@@ -96,9 +96,9 @@ def test_a_layer_of_another_kind_in_its_place_is_refused() -> None:
 
 
 def test_an_entry_of_another_network_is_refused() -> None:
-    with pytest.raises(IncompatibleError, match="1 entries .* belong to no layer .*: 'conv9'"):
+    with pytest.raises(IncompatibleError, match=r"the cache has entries .* no layer .*: 'conv9'"):
         rename_for_nvdla((*CACHE, Entry("conv9", "9")), NETWORK)
-    with pytest.raises(IncompatibleError, match="1 entries belong to no layer .*: 'conv9'"):
+    with pytest.raises(IncompatibleError, match=r"the table has entries .* no layer .*: 'conv9'"):
         rename_for_tensorrt([Entry("conv9", "9")], NETWORK)
 
 
@@ -117,7 +117,7 @@ def test_nobody_knows_the_name_of_an_overwritten_output_of_an_unknown_layer() ->
         layer("relu", "ReLU", "odd", "odd"),
     )
     assert rename_for_tensorrt([Entry("relu", "1")], network) == (Entry("odd", "1"),)
-    with pytest.raises(IncompatibleError, match="nobody knows what TensorRT calls .* 'odd'"):
+    with pytest.raises(IncompatibleError, match=r"nobody knows what TensorRT calls .* 'odd'"):
         rename_for_tensorrt([Entry("odd", "1")], network)
 
 
