@@ -1,9 +1,10 @@
 """What the operators of a network say about the range of one tensor when others are known.
 
-Sums and products, convolutions and normalisations say nothing: what they give was either measured
-or is not known. Where a rule is NVIDIA's own it is that of the Q/DQ translator for DLA
-(tools/qdq-translator of github.com/NVIDIA/Deep-Learning-Accelerator-SW), or one of the copies
-TensorRT makes itself (`edgecal.core.tensors`).
+Sums, convolutions and normalisations say nothing, nor do products but those with a factor of at
+most one: what they give was either measured or is not known. Where a rule is NVIDIA's own it is
+that of the Q/DQ translator for DLA (tools/qdq-translator of
+github.com/NVIDIA/Deep-Learning-Accelerator-SW), or one of the copies TensorRT makes itself
+(`edgecal.core.tensors`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ Sigmoid outputs of real caches read so (3c010a14).
 """
 NO_DIFFERENCE, BOUND, REASONABLE = range(3)
 """Ranks: the engine computes the same; nothing is clipped; better than a hole."""
+
+_GATES: Final = frozenset({"HardSigmoid", "Sigmoid", "Softmax", "Tanh"})
+"""Whose values lie between -1 and 1."""
 
 DOMAINS: Final = frozenset({"", "ai.onnx"})
 """Of the operators whose names mean what ONNX says."""
@@ -156,6 +160,15 @@ def _tanh(graph: Graph, node: Node) -> Iterator[Derivation]:
     yield from _bounded_by_one(graph, node)
 
 
+def _mul(graph: Graph, node: Node) -> Iterator[Derivation]:
+    """Let a gated tensor, as in SiLU, reach as far as it does without its gate."""
+    first, second = node.inputs[:2]
+    for gate, value in ((first, second), (second, first)):
+        producer = graph.producers.get(gate)
+        if producer is not None and producer.op_type in _GATES and producer.domain in DOMAINS:
+            yield _equal(node.outputs[0], value, "gated", BOUND)
+
+
 def _sigmoid(graph: Graph, node: Node) -> Iterator[Derivation]:
     """Undo the Sigmoid, as NVIDIA's translator does.
 
@@ -242,6 +255,7 @@ _RULES: Final[Mapping[str, Callable[[Graph, Node], Iterator[Derivation]]]] = {
     "Concat": _concat,
     "HardSigmoid": _bounded_by_one,
     "LeakyRelu": _leaky_relu,
+    "Mul": _mul,
     "Pad": _pad,
     "Relu": _relu,
     "Resize": _resize,

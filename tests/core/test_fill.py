@@ -371,3 +371,13 @@ def test_an_empty_cache_gets_what_needs_no_source() -> None:
         [node("Conv", "x w", "a"), node("Sigmoid", "a", "y")], constants={"w": weight(4)}
     )
     assert rules(filled(network, cache())) == {"y": ("bounded-by-one", "the operator")}
+
+
+@pytest.mark.parametrize("gate", ["Sigmoid", "HardSigmoid", "Softmax"])
+def test_a_gated_tensor_reaches_no_further_than_without_its_gate(gate: str) -> None:
+    nodes = [node("Conv", "x w", "a"), node(gate, "a", "g"), node("Mul", "g a", "y")]
+    found = filled(nodes, cache(x=1.0, a=3.0))
+    assert rules(found)["y"] == ("gated", "a")
+    assert amaxes(found)["y"] == 3.0
+    both_known = filled([*nodes[:2], node("Mul", "a other", "y")], cache(x=1.0, a=3.0, other=9.0))
+    assert "y" in holes(both_known)
