@@ -109,7 +109,16 @@ def test_the_reference_builder_takes_along_every_module_it_imports() -> None:
                 assert {f"{file}.py", f"{file}/__init__.py"} & taken, f"{name} imports {module}"
 
 
-@pytest.mark.parametrize("words", [("--help",), ("push", "--help"), ("calibrate", "--help")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("push", "--help"),
+        ("calibrate", "--help"),
+        ("batches", "--help"),
+        ("cache", "--help"),
+    ],
+)
 def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     code = (
         "import sys\nfrom edgecal.cli.app import main\n"

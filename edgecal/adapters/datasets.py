@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,11 @@ def open_dataset(
     batches = find_batch_files(path)
     if batches:
         return BatchFiles(batches, inputs, limit=limit)
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a folder above it may not be entered
+        _raise_unreadable(error)
+    if is_folder:
         return ImageFolder(
             path, inputs, preprocess or Preprocess(), skip_unreadable=skip_unreadable, limit=limit
         )
@@ -160,7 +164,7 @@ class ImageFolder:
         return name.decode("utf-8", "backslashreplace")
 
 
-def _raise_unreadable(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> NoReturn:
     raise DatasetError(
         f"cannot list the folder: {error.strerror}",
         where=str(error.filename),

@@ -97,7 +97,14 @@ class KnownValues:
     def _held(self, name: str) -> Array:
         if name in self._arrays:
             return self._arrays[name]
-        return np.asarray(numpy_helper.to_array(self._tensors[name]))
+        try:
+            return np.asarray(numpy_helper.to_array(self._tensors[name]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"the values of constant {name!r} cannot be read: {one_line(error)}",
+                where=str(self._path),
+                remedy="export it again, or copy it again if it was transferred",
+            ) from error
 
     def _evaluate(self, node: onnx.NodeProto, feeds: Mapping[str, Array]) -> Array:
         inputs = [onnx.ValueInfoProto(name=name) for name in feeds]

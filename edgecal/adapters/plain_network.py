@@ -50,6 +50,8 @@ class PlainNetwork:
     """ONNX without pairs, self-contained."""
     scales: dict[str, float]
     """Real units per INT8 step, by tensor of `model`; topological, constants last."""
+    constants: frozenset[str]
+    """Those of `scales` that are constants, by ONNX name; TensorRT's own differs by version."""
     fp16_layers: tuple[str, ...]
     """Nodes of `model` that training left in floating point, in topological order."""
     findings: tuple[Finding, ...]
@@ -145,9 +147,12 @@ class _Plain:
             for name in (*self._inputs, *computed)
             if name in self._claims
         }
-        scales |= self._constant_scales(renamed)
+        constants = self._constant_scales(renamed)
+        scales |= constants
         layers = self._float_layers(scales, renamed)
         findings = [*self._scale_findings(renamed), *self._weight_findings(renamed)]
+        if not self._claims:
+            findings.append(_all_float(self._path))
         if widened:
             findings.append(_widened(self._path))
         self._write(renamed)
@@ -160,6 +165,7 @@ class _Plain:
         return PlainNetwork(
             model=model,
             scales=scales,
+            constants=frozenset(constants),
             fp16_layers=layers,
             findings=tuple(findings),
         )
@@ -374,6 +380,16 @@ def _channel_axis(node: onnx.NodeProto, rank: int) -> int | None:
     if node.op_type == "Gemm":
         return 0 if attributes.get("transB", 0) else 1
     return rank - 1 if rank > 1 else None
+
+
+def _all_float(path: Path) -> Finding:
+    return Finding(
+        rule="activations-float",
+        severity=Severity.WARNING,
+        subject=path.name,
+        message="only weights are quantized in this network, so no tensor has a scale",
+        remedy="calibrate the plain network, or train with quantized activations",
+    )
 
 
 def _widened(path: Path) -> Finding:

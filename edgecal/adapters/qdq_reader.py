@@ -106,10 +106,10 @@ def read_qdq(path: Path) -> PlainNetwork:
         proto = onnx.inliner.inline_local_functions(proto)
         check_structure(proto, path)
     _refuse_whole_integer(proto, path)
-    widened = widen(proto)
     try:
+        widened = widen(proto)
         inferred = onnx.shape_inference.infer_shapes(proto) if widened else None
-    except (onnx.shape_inference.InferenceError, ValueError) as error:
+    except (onnx.shape_inference.InferenceError, ValueError, TypeError) as error:
         raise refusal(path, f"its types do not fit together: {one_line(error)}") from error
     reader = _Reader(proto, path, idle_casts(inferred) if inferred is not None else set())
     plain = put_together(reader.read_nodes(), path, widened=widened)

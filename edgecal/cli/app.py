@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from edgecal import __version__
+from edgecal.cli.batches import batches
 from edgecal.cli.cache.group import group as cache
 from edgecal.cli.calibrate import calibrate
 from edgecal.cli.demo import demo
@@ -56,7 +57,7 @@ def _main(
     """
 
 
-for _command in (demo, calibrate, push, probe, status, rollback, trust):
+for _command in (demo, calibrate, batches, push, probe, status, rollback, trust):
     app.command()(_command)
 app.add_typer(cache)
 

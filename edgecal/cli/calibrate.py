@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgecal.cli.data import (
+    ColorOption,
+    CropOption,
+    DataOption,
+    DataRequest,
+    DtypeOption,
+    FitOption,
+    LayoutOption,
+    MeanOption,
+    ModelArgument,
+    PreprocessOption,
+    ResizeOption,
+    SamplesOption,
+    ScaleOption,
+    SkipUnreadableOption,
+    chosen_preprocess,
+    needed,
+    open_data,
+)
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
     from edgecal.adapters.bundle import Bundle
-    from edgecal.core.findings import Finding
-    from edgecal.core.preprocess import Preprocess
-    from edgecal.core.project import Project
     from edgecal.core.versions import TensorRTVersion
     from edgecal.workflows.calibrate import Calibration
     from edgecal.workflows.collect import Statistics
 
-_PICTURE = "Picture preprocessing"
 _WHICH = "Which TensorRT"
 
 
 def calibrate(
-    model: Annotated[
-        Path | None, typer.Argument(help="The float32 network, as ONNX.", show_default=False)
-    ] = None,
+    model: ModelArgument = None,
     *,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A folder of images, an .npy or .npz file (axis 0 counts samples), or "
-            "module:function of a Python generator.",
-            show_default=False,
-        ),
-    ] = None,
+    data: DataOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -88,76 +93,21 @@ def calibrate(
         int | None,
         typer.Option(min=1, help="For networks with a dynamic batch axis.", show_default="1"),
     ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first N samples.", show_default="all")
-    ] = None,
-    skip_unreadable: Annotated[
-        bool,
-        typer.Option(
-            "--skip-unreadable", help="Pass over images that cannot be read, and count them."
-        ),
-    ] = False,
+    samples: SamplesOption = None,
+    skip_unreadable: SkipUnreadableOption = False,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads; any number gives the same bits.", show_default="cores"),
     ] = None,
-    preprocess: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML file with resize, fit, crop, color, mean, scale, layout, dtype.",
-            rich_help_panel=_PICTURE,
-            show_default=False,
-        ),
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW", help="Height x width.", rich_help_panel=_PICTURE, show_default=False
-        ),
-    ] = None,
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            help="stretch, shorter (side) or letterbox.",
-            rich_help_panel=_PICTURE,
-            show_default=False,
-        ),
-    ] = None,
-    crop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW", help="From the middle.", rich_help_panel=_PICTURE, show_default=False
-        ),
-    ] = None,
-    color: Annotated[
-        str | None,
-        typer.Option(help="rgb, bgr or gray.", rich_help_panel=_PICTURE, show_default=False),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M[,M,M]",
-            help="Subtracted; pixels count 0 to 255.",
-            rich_help_panel=_PICTURE,
-            show_default=False,
-        ),
-    ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S[,S,S]",
-            help="Multiplied afterwards.",
-            rich_help_panel=_PICTURE,
-            show_default=False,
-        ),
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="nchw or nhwc.", rich_help_panel=_PICTURE, show_default=False)
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32 or uint8.", rich_help_panel=_PICTURE, show_default=False),
-    ] = None,
+    preprocess: PreprocessOption = None,
+    resize: ResizeOption = None,
+    fit: FitOption = None,
+    crop: CropOption = None,
+    color: ColorOption = None,
+    mean: MeanOption = None,
+    scale: ScaleOption = None,
+    layout: LayoutOption = None,
+    dtype: DtypeOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -173,7 +123,6 @@ def calibrate(
     from edgecal.cli import wiring
     from edgecal.core.amax import DEFAULT_PERCENTILE
     from edgecal.core.manifest import bundle_name
-    from edgecal.core.preprocess import assume_preprocess
     from edgecal.core.wanted import wanted_versions
     from edgecal.workflows import calibrate as workflow
     from edgecal.workflows.collect import AUTO, CalibrateOptions
@@ -205,21 +154,16 @@ def calibrate(
         "layout": layout,
         "dtype": dtype,
     }
-    settings = _preprocess(preprocess, project, flags)
-
-    started = wiring.now()
-    network = wiring.model(model_path)
-    findings: list[Finding] = []
-    if settings is None and Path(spec).is_dir():
-        settings, assumed = assume_preprocess(network.graph.inputs)
-        findings.append(assumed)
-    source = wiring.dataset(
-        spec,
-        network.graph.inputs,
-        preprocess=settings,
+    request = DataRequest(
+        spec=spec,
+        preprocess=chosen_preprocess(preprocess, project, flags),
         skip_unreadable=skip_unreadable,
         limit=samples or defaults.samples,
     )
+
+    started = wiring.now()
+    network = wiring.model(model_path)
+    source, findings = open_data(request, network.graph.inputs)
     options = CalibrateOptions(
         algorithm=algorithm or defaults.algorithm or AUTO,
         percentile=_first(percentile, defaults.percentile, DEFAULT_PERCENTILE),
@@ -292,16 +236,7 @@ def show_bundles(
 
 
 def _need(value: str | Path | None, what: str, meaning: str) -> str:
-    from edgecal.errors import InputError
-
-    if value is None:
-        raise InputError(
-            f"{what} is missing: {meaning}",
-            where="calibrate",
-            remedy="see edgecal calibrate --help, or write it in edgecal.toml under [calibrate]",
-        )
-    # edgecal.toml may say ~; on the command line the shell has dealt with it
-    return os.path.expanduser(value)  # noqa: PTH111 - a Path would respell what was given
+    return needed(value, what, meaning, command="calibrate")
 
 
 def _first(*values: float | None) -> float:
@@ -322,19 +257,6 @@ def _ask(text: str, story: Story) -> TensorRTVersion:
         )
     story.tell(f"{text} has TensorRT {facts.tensorrt}")
     return facts.tensorrt
-
-
-def _preprocess(file: Path | None, project: Project, flags: Mapping[str, Any]) -> Preprocess | None:
-    from edgecal.cli import wiring
-    from edgecal.core.preprocess import parse_preprocess
-
-    settings = project.preprocess
-    if file is not None:
-        settings = parse_preprocess(wiring.read_toml(file), source=str(file))
-    given = {key: value for key, value in flags.items() if value is not None}
-    if given:
-        settings = parse_preprocess(given, source="command line", base=settings)
-    return settings
 
 
 def _with_version(out: Path, version: TensorRTVersion) -> Path:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from edgecal.core.targets import parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from edgecal.adapters.batches import WrittenBatches
     from edgecal.adapters.bundle import Bundle
     from edgecal.adapters.cache_files import CacheFile
     from edgecal.adapters.demo_data import DemoData
@@ -94,6 +95,37 @@ def dataset(
 
     return open_dataset(
         spec, inputs, preprocess=preprocess, skip_unreadable=skip_unreadable, limit=limit
+    )
+
+
+def check_batches(
+    folder: Path, inputs: Sequence[TensorInfo], *, prefix: str, suffix: str, data: Path
+) -> None:
+    """Make sure, before the work, that batch files of this network's input can be written there."""
+    from edgecal.adapters.batches import BatchWords, check_batch_folder, only_float_input
+
+    only_float_input(inputs, str(folder))
+    check_batch_folder(folder, BatchWords(prefix=prefix, suffix=suffix), data=data)
+
+
+def write_batches(
+    folder: Path,
+    source: Dataset,
+    *,
+    prefix: str,
+    suffix: str,
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> WrittenBatches:
+    """Write data as batch files, all of them or none."""
+    from edgecal.adapters import batches
+
+    return batches.write_batches(
+        folder,
+        source,
+        words=batches.BatchWords(prefix=prefix, suffix=suffix),
+        batch_size=batch_size,
+        progress=progress,
     )
 
 

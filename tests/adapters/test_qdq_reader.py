@@ -146,6 +146,17 @@ class TestRefused:
         with pytest.raises(ModelError, match="cannot read"):
             read_qdq(tmp_path / "none.onnx")
 
+    def test_is_a_constant_of_another_size_than_its_shape(self, tmp_path: Path) -> None:
+        for name in ("s", "z", "wq"):
+            nodes = [dq("wq", "w"), *pair("x", "xd"), node("MatMul", "xd w", "y")]
+            proto = net(nodes, {"wq": WEIGHT})
+            (broken,) = (one for one in proto.graph.initializer if one.name == name)
+            broken.raw_data += bytes(4)  # too few are refused by ONNX's own checker
+            assert repr(name) in refuse(proto, tmp_path)
+        halves = net([*pair("x", "xd"), node("Mul", "xd c", "y")], {"c": floats(4)})
+        halves.graph.initializer[-1].data_type = TensorProto.FLOAT16
+        assert "do not fit together" in refuse(halves, tmp_path)
+
     def test_is_control_flow(self, tmp_path: Path) -> None:
         inner = helper.make_graph([], "inner", [], [tensor("y", ["n", 4])])
         nodes = [*pair("x", "xd"), node("If", "c", "y", then_branch=inner, else_branch=inner)]
@@ -416,6 +427,25 @@ class TestActivations:
             run(plain.model, {"x": x}), run(proto.SerializeToString(), {"x": x}), strict=True
         ):
             assert np.allclose(have, want, atol=float(SCALE))
+
+    def test_may_be_quantized_in_a_function_of_the_file(self, tmp_path: Path) -> None:
+        proto = net([node("fake", "x s z", "xd"), node("Sigmoid", "xd", "y")])
+        proto.graph.node[0].domain = "trained"
+        proto.opset_import.add(domain="trained", version=1)
+        body = [*pair("a", "b", "scale", "zero")]
+        opsets = [helper.make_opsetid("", 13)]
+        made = helper.make_function("trained", "fake", ["a", "scale", "zero"], ["b"], body, opsets)
+        proto.functions.append(made)
+        plain = read(proto, tmp_path)
+        assert plain.scales == {"x": float(SCALE)}
+        assert wires(plain) == [("Sigmoid", ["x"], ["y"])]
+
+    def test_that_are_all_float_are_pointed_out(self, tmp_path: Path) -> None:
+        proto = net([dq("wq", "w"), node("MatMul", "x w", "y", "mm")], {"wq": WEIGHT})
+        plain = read(proto, tmp_path)
+        assert plain.scales == {}
+        assert plain.fp16_layers == ("mm",)
+        assert "activations-float" in rules(plain)
 
     def test_that_nobody_dequantizes_have_no_scale(self, tmp_path: Path) -> None:
         nodes = [*pair("x", "xd"), node("Sigmoid", "xd", "y"), q("y", "idle")]

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from edgecal.adapters.ort_backend import load_network
 from edgecal.adapters.protobuf_schemas import Schema
 from edgecal.cli import app
+from edgecal.core.cache import parse_cache
 from edgecal.core.formats.registry import WRITABLE
 from tests.bundles import make_bundles
-from tests.networks import conv_net, floats, save
+from tests.networks import conv_net, floats, network, save, tensor
 
 if TYPE_CHECKING:
     from edgecal.adapters.bundle import Bundle
@@ -192,6 +194,24 @@ def test_a_network_is_quantized_and_taken_apart_again(capsys: pytest.CaptureFixt
     assert back
     assert back.items() <= kept.items()
     assert json.loads(Path("back.precision.json").read_text())["schema"] == "edgecal.precision/1"
+
+
+def test_a_quantized_constant_gets_the_name_that_tensorrt_10_gives_it() -> None:
+    pairs = [
+        helper.make_node(kind, [source, f"{of}_scale", "zero"], [f"{source}_{kind[0]}"])
+        for of in ("x", "half")
+        for kind, source in (("QuantizeLinear", of), ("DequantizeLinear", f"{of}_Q"))
+    ]
+    constants = {"half": np.full(1, 0.5, np.float32), "zero": np.int8(0)}
+    constants |= {"x_scale": np.float32(0.01), "half_scale": np.float32(0.004)}
+    product = helper.make_node("Mul", ["x_Q_D", "half_Q_D"], ["y"], "mul")
+    ends = [tensor("x", [2, 3])], [tensor("y", [2, 3])]
+    save(network([*pairs, product], *ends, constants), Path("qat.onnx"))
+    for version, name in (("10.3", "half_output"), ("8.5", "half")):
+        assert convert("qat.onnx", "--to", "trt", "--tensorrt", version, "-o", "qat.cache") == 2
+        words = ["--plain-model", "plain.onnx", "-o", "out.cache"]
+        assert convert("qat.onnx", "--to", "trt", "--tensorrt", version, *words) == 0
+        assert set(parse_cache(Path("out.cache").read_bytes()).scales()) == {"x", name}
 
 
 def test_a_bundle_brings_its_network_along(

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgecal.core.findings import Finding
+    from edgecal.core.versions import TensorRTVersion
 
 Target = Literal["gpu", "dla"]
 _QDQ = "Q/DQ networks"
+_NAMES_CONSTANTS = 10
 _SAVED_MODEL = "saved_model.pb"
 
 
@@ -147,6 +149,9 @@ def convert(
     _check_words(word, to)
     inputs = [one for one in (file, model, prototxt) if one is not None]
     wiring.check_new(output, inputs=inputs)
+    version = None
+    if tensorrt is not None:
+        (version,) = wanted_versions(wiring.platforms(), tensorrt=[tensorrt])
     files: dict[Path, bytes] = {}
     findings: list[Finding] = []
     report: Mapping[str, object] = {}
@@ -155,6 +160,7 @@ def convert(
             file,
             plain_model or output.with_suffix(".onnx"),
             precision or output.with_suffix(".precision.json"),
+            version,
         )
         for path in files:
             wiring.check_new(path, inputs=[*inputs, output])
@@ -169,9 +175,6 @@ def convert(
     elif word == to == "trt" and tensorrt is None:
         data = source.data
     else:
-        version = None
-        if tensorrt is not None:
-            (version,) = wanted_versions(wiring.platforms(), tensorrt=[tensorrt])
         data = wiring.write_scales(scales, to, tensorrt=version, source=str(file))
         findings += judge_names(scales.entries, to)
     for path, content in files.items():
@@ -193,14 +196,19 @@ def convert(
 
 
 def _take_apart(
-    file: Path, plain_model: Path, precision: Path
+    file: Path, plain_model: Path, precision: Path, tensorrt: TensorRTVersion | None
 ) -> tuple[ScaleSet, dict[Path, bytes], list[Finding]]:
     """Give the scales of a Q/DQ network, the files that go beside them, and what to know."""
     from edgecal.cli import wiring
     from edgecal.core.precision import Precision, serialize_precision
 
     plain = wiring.unquantize(file)
-    entries = tuple(entry_of_scale(name, scale) for name, scale in plain.scales.items())
+    # TensorRT 10 calls the layer it makes of a constant so; older names count layers
+    suffix = "_output" if tensorrt is not None and tensorrt.major == _NAMES_CONSTANTS else ""
+    entries = tuple(
+        entry_of_scale(f"{name}{suffix if name in plain.constants else ''}", scale)
+        for name, scale in plain.scales.items()
+    )
     layers = Precision(fp16_layers=plain.fp16_layers)
     return (
         ScaleSet(entries=entries, fp16_layers=plain.fp16_layers),

@@ -1,0 +1,168 @@
+"""Options of commands that read calibration data, and how the data is opened with them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgecal.core.findings import Finding
+    from edgecal.core.graph import TensorInfo
+    from edgecal.core.preprocess import Preprocess
+    from edgecal.core.project import Project
+    from edgecal.ports import Dataset
+
+_PICTURE = "Picture preprocessing"
+
+ModelArgument = Annotated[
+    Path | None, typer.Argument(help="The float32 network, as ONNX.", show_default=False)
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder of images, an .npy or .npz file (axis 0 counts samples), a folder of "
+        "sampleINT8 batch files or the path that their names begin with, or module:function of a "
+        "Python generator.",
+        show_default=False,
+    ),
+]
+SamplesOption = Annotated[
+    int | None, typer.Option(min=1, help="Use only the first N samples.", show_default="all")
+]
+SkipUnreadableOption = Annotated[
+    bool,
+    typer.Option("--skip-unreadable", help="Pass over images that cannot be read, and count them."),
+]
+PreprocessOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with resize, fit, crop, color, mean, scale, layout, dtype.",
+        rich_help_panel=_PICTURE,
+        show_default=False,
+    ),
+]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW", help="Height x width.", rich_help_panel=_PICTURE, show_default=False
+    ),
+]
+FitOption = Annotated[
+    str | None,
+    typer.Option(
+        help="stretch, shorter (side) or letterbox.", rich_help_panel=_PICTURE, show_default=False
+    ),
+]
+CropOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW", help="From the middle.", rich_help_panel=_PICTURE, show_default=False
+    ),
+]
+ColorOption = Annotated[
+    str | None,
+    typer.Option(help="rgb, bgr or gray.", rich_help_panel=_PICTURE, show_default=False),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M[,M,M]",
+        help="Subtracted; pixels count 0 to 255.",
+        rich_help_panel=_PICTURE,
+        show_default=False,
+    ),
+]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S[,S,S]",
+        help="Multiplied afterwards.",
+        rich_help_panel=_PICTURE,
+        show_default=False,
+    ),
+]
+LayoutOption = Annotated[
+    str | None, typer.Option(help="nchw or nhwc.", rich_help_panel=_PICTURE, show_default=False)
+]
+DtypeOption = Annotated[
+    str | None, typer.Option(help="float32 or uint8.", rich_help_panel=_PICTURE, show_default=False)
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRequest:
+    """Which data to read, and how."""
+
+    spec: str
+    preprocess: Preprocess | None
+    """`None` where nobody has said anything: then it is guessed for a folder of images."""
+    skip_unreadable: bool = False
+    limit: int | None = None
+
+
+def chosen_preprocess(
+    file: Path | None, project: Project, flags: Mapping[str, Any]
+) -> Preprocess | None:
+    """Put together what the project, a file and the command line say, the latter over the former.
+
+    Parameters
+    ----------
+    flags
+        By setting; `None` where the option was not given.
+    """
+    from edgecal.cli import wiring
+    from edgecal.core.preprocess import parse_preprocess
+
+    settings = project.preprocess
+    if file is not None:
+        settings = parse_preprocess(wiring.read_toml(file), source=str(file))
+    given = {key: value for key, value in flags.items() if value is not None}
+    if given:
+        settings = parse_preprocess(given, source="command line", base=settings)
+    return settings
+
+
+def open_data(request: DataRequest, inputs: Sequence[TensorInfo]) -> tuple[Dataset, list[Finding]]:
+    """Open the data for a network; a finding says what was guessed."""
+    from edgecal.cli import wiring
+    from edgecal.core.preprocess import assume_preprocess
+
+    settings, findings = request.preprocess, []
+    if settings is None and Path(request.spec).is_dir():
+        settings, assumed = assume_preprocess(inputs)
+        findings.append(assumed)
+    source = wiring.dataset(
+        request.spec,
+        inputs,
+        preprocess=settings,
+        skip_unreadable=request.skip_unreadable,
+        limit=request.limit,
+    )
+    # a folder of batch files comes prepared
+    return source, findings if source.preprocess is not None else []
+
+
+def needed(value: str | Path | None, what: str, meaning: str, *, command: str) -> str:
+    """Give a value that the command cannot do without.
+
+    Raises
+    ------
+    InputError
+        If neither the command line nor the project has it.
+    """
+    from edgecal.errors import InputError
+
+    if value is None:
+        raise InputError(
+            f"{what} is missing: {meaning}",
+            where=command,
+            remedy=f"see edgecal {command} --help, or write it in edgecal.toml under [calibrate]",
+        )
+    # edgecal.toml may say ~; on the command line the shell has dealt with it
+    return os.path.expanduser(value)  # noqa: PTH111 - a Path would respell what was given
