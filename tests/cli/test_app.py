@@ -86,7 +86,8 @@ def test_help_shows_every_command_and_the_version_is_one_line(
 ) -> None:
     assert run("--help") == 0
     shown = capsys.readouterr().out
-    for name in ("demo", "calibrate", "push", "probe", "status", "rollback", "trust"):
+    names = ("demo", "calibrate", "batches", "cache", "push", "probe", "status", "rollback")
+    for name in (*names, "trust"):
         assert name in shown
         assert run(name, "--help") == 0
         assert f"edgecal {name}" in capsys.readouterr().out

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecal.cli import app
-from edgecal.cli.printable import printable
 from edgecal.cli.cache.rows import json_rows
+from edgecal.cli.printable import printable
 from tests.bundles import make_bundles
 
 if TYPE_CHECKING:

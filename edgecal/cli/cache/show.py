@@ -94,7 +94,7 @@ def show(
         )
         return
     _show_header(story, document, meaning)
-    _show_tensors(story, chosen)
+    _show_tensors(story, chosen, document.entries)
     story.findings(findings)
 
 
@@ -149,13 +149,17 @@ def _show_header(story: Story, document: Document, meaning: HeaderMeaning) -> No
         story.out.print(f"  {escape(sentence)}")
 
 
-def _show_tensors(story: Story, chosen: Sequence[_Chosen]) -> None:
+def _show_tensors(
+    story: Story, chosen: Sequence[_Chosen], everything: Sequence[DocumentEntry]
+) -> None:
     """Print a line a tensor, by hand: a table of rich takes minutes for 100,000."""
     from edgecal.core.usable import LEVELS
 
     stream = story.out.file
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    draw = _bars([scale for _, scale in chosen if _has_logarithm(scale)], encoding)
+    whole = len(chosen) == len(everything)
+    scales = [scale for _, scale in chosen] if whole else [one.scale for one in everything]
+    draw = _bars([scale for scale in scales if _has_logarithm(scale)], encoding)
     longest = max((len(entry.bits) for entry, _ in chosen), default=0)
     width = min(max(longest, len("3c010a14")), _WIDEST_BITS)
     lines = ["", f"{'bits':>{width}}  {'scale':>11}  {'amax':>11}  {'':{_BAR}}  tensor"]
@@ -165,7 +169,8 @@ def _show_tensors(story: Story, chosen: Sequence[_Chosen]) -> None:
             numbers = f"{scale:>11.5g}  {scale * LEVELS:>11.5g}"
         name = printable(entry.tensor, encoding)
         lines.append(f"{entry.bits:>{width}}  {numbers}  {draw(scale):{_BAR}}  {name}")
-    lines.append(f"{len(chosen)} tensor{'' if len(chosen) == 1 else 's'}")
+    of = "" if whole else f"{len(chosen)} of "
+    lines.append(f"{of}{len(everything)} tensor{'' if len(everything) == 1 else 's'}")
     stream.write("\n".join(lines) + "\n")
     stream.flush()  # findings follow on stderr
 
