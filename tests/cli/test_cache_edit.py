@@ -379,3 +379,13 @@ def test_the_clock_is_the_composition_roots(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(wiring, "now", lambda: then)
     assert run("edit", "a.cache", "-o", "o.cache", "--drop", "zero") == 0
     assert record("o.cache")["created"] == "2030-01-02T03:04:05Z"
+
+
+def test_fill_takes_the_network_of_a_bundle_and_asks_for_it_otherwise(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fill", str(bundle.path), "-o", "full.cache") == 0
+    assert Path("full.cache").read_bytes() == (bundle.path / "calibration.cache").read_bytes()
+    assert run("fill", "a.cache", "-o", "other.cache") == 2
+    assert "--model" in capsys.readouterr().err
+    assert not Path("other.cache").exists()

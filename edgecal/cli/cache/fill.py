@@ -15,10 +15,17 @@ from edgecal.cli.story import Story
 def fill(
     file: FileArgument,
     *,
-    model: Annotated[
-        Path, typer.Option("--model", "-m", metavar="MODEL.onnx", help="The network it is for.")
-    ],
     out: OutOption,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL.onnx",
+            help="The network it is for.",
+            show_default="the bundle's own",
+        ),
+    ] = None,
     dla: Annotated[
         bool,
         typer.Option("--dla", help="Every float tensor, constants too: on DLA a hole means FP16."),
@@ -42,7 +49,7 @@ def fill(
     """Complete a cache by rules: what only moves values has its input's range, and so on.
 
     Entries that are there stay as they are. What no rule determines (sums,
-    products, convolutions) is listed and stays a hole: recalibrate for those.
+    most products, convolutions) is listed and stays a hole: recalibrate for those.
 
     [bold]Example[/]
 
@@ -50,11 +57,21 @@ def fill(
     """
     from edgecal.cli import wiring
     from edgecal.core.fill import fill_cache
+    from edgecal.core.manifest import MODEL_FILE
     from edgecal.core.versions import parse_tensorrt, version_of_code
+    from edgecal.errors import InputError
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     source = read_source(file)
     version = parse_tensorrt(tensorrt) if tensorrt else version_of_code(source.cache.header.code)
+    if model is None:
+        if source.manifest is None:
+            raise InputError(
+                "rules need the network that the cache is for",
+                where="--model",
+                remedy="add --model M.onnx",
+            )
+        model = file / MODEL_FILE
     network = wiring.model(model)
     filled = fill_cache(
         source.cache,
