@@ -97,7 +97,7 @@ class TestIsRefused:
     def test_a_file_without_a_network(self, desk: Desk) -> None:
         error = refusal(desk.cache())
         assert isinstance(error, InputError)
-        assert "--model" in error.what
+        assert "--model" in error.remedy
 
     def test_what_is_no_cache_no_network_no_version_and_no_data(self, desk: Desk) -> None:
         model = desk.demo.model

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
+from edgecal.cli.cache.network import network_path
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
 from edgecal.cli.printable import printable
 from edgecal.cli.story import Story
@@ -119,7 +120,7 @@ def check(
     for entry in document.entries:
         if (scale := entry.scale) is not None:
             scales.setdefault(entry.tensor, scale)
-    network = wiring.model(_model(source, model))
+    network = wiring.model(network_path(file, source.manifest, model))
     findings = [*document.findings, *_model_changed(source, network)]
     observed = None
     if data is not None:
@@ -155,21 +156,6 @@ def check(
         story.out.file.flush()  # findings follow on stderr
         story.findings(findings)
     raise typer.Exit(3 if refused(findings) else 0)
-
-
-def _model(source: CacheFile, model: Path | None) -> Path:
-    from edgecal.core.manifest import MODEL_FILE
-    from edgecal.errors import InputError
-
-    if model is not None:
-        return model
-    if source.manifest is None:
-        raise InputError(
-            "--model is missing: the network that the cache is to be used with",
-            where="cache check",
-            remedy="name the ONNX file: edgecal cache check FILE --model MODEL.onnx",
-        )
-    return source.path / MODEL_FILE
 
 
 def _model_changed(source: CacheFile, network: OnnxModel) -> Iterator[Finding]:

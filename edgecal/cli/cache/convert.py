@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from edgecal.cli.cache.network import network_path
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
 from edgecal.cli.printable import printable
 from edgecal.cli.story import Story
 from edgecal.core.cache import entry_of_scale
 from edgecal.core.conversion import ScaleSet, judge_names
-from edgecal.core.manifest import MODEL_FILE
 from edgecal.core.wanted import wanted_versions
 from edgecal.errors import InputError
 
@@ -169,7 +169,7 @@ def convert(
     if prototxt is not None:
         scales = _rename(scales, prototxt, word, to)
     if to == "qdq":
-        network = model or (file / MODEL_FILE if source.manifest else None)
+        network = network_path(file, source.manifest, model)
         data, report, more = _quantize(network, scales, placement, fp16=fp16)
         findings += more
     elif word == to == "trt" and tensorrt is None:
@@ -232,17 +232,11 @@ def _rename(scales: ScaleSet, prototxt: Path, word: str, to: str) -> ScaleSet:
 
 
 def _quantize(
-    network: Path | None, scales: ScaleSet, placement: Target, *, fp16: bool
+    network: Path, scales: ScaleSet, placement: Target, *, fp16: bool
 ) -> tuple[bytes, Mapping[str, object], tuple[Finding, ...]]:
     from edgecal.cli import wiring
     from edgecal.core.qdq_report import judge_placement, report_placement
 
-    if network is None:
-        raise InputError(
-            "--to qdq wants the network that the scales belong to",
-            where="--model",
-            remedy="add --model M.onnx",
-        )
     data, placed = wiring.quantize(network, scales, placement=placement, fp16=fp16)
     return data, report_placement(placed), judge_placement(placed)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgecal.cli.cache.network import network_path
 from edgecal.cli.cache.outcome import FileArgument, Outcome, OutOption, read_source, write_outcome
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
 from edgecal.cli.story import Story
@@ -57,21 +58,12 @@ def fill(
     """
     from edgecal.cli import wiring
     from edgecal.core.fill import fill_cache
-    from edgecal.core.manifest import MODEL_FILE
     from edgecal.core.versions import parse_tensorrt, version_of_code
-    from edgecal.errors import InputError
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     source = read_source(file)
     version = parse_tensorrt(tensorrt) if tensorrt else version_of_code(source.cache.header.code)
-    if model is None:
-        if source.manifest is None:
-            raise InputError(
-                "rules need the network that the cache is for",
-                where="--model",
-                remedy="add --model M.onnx",
-            )
-        model = file / MODEL_FILE
+    model = network_path(file, source.manifest, model)
     network = wiring.model(model)
     filled = fill_cache(
         source.cache,
