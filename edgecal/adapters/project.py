@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,7 @@ from edgecal.core.project import Project, parse_project
 from edgecal.errors import InventoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -20,7 +22,7 @@ else:
 FILE_NAME: Final = "edgecal.toml"
 
 
-def find_project(folder: Path) -> Project:
+def find_project(folder: Path, *, warn: Callable[[str], object]) -> Project:
     """Read the nearest `edgecal.toml` from `folder` upwards; an empty project if there is none.
 
     Raises
@@ -31,8 +33,35 @@ def find_project(folder: Path) -> Project:
     for parent in (folder, *folder.parents):
         file = parent / FILE_NAME
         if os.path.isfile(file):  # noqa: PTH113 - false, not an error, where we may not look
-            return parse_project(read_toml(file), source=str(file))
+            return read_project(file, warn=warn)
     return Project()
+
+
+def read_project(file: Path, *, warn: Callable[[str], object]) -> Project:
+    """Read settings; commands in them count only in a file that nobody else can change.
+
+    Parameters
+    ----------
+    warn
+        Hears of commands that are ignored, and what would make them count.
+
+    Raises
+    ------
+    InventoryError
+        If the file cannot be read or says something unknown.
+    """
+    file = file.absolute()  # paths in it mean its folder
+    project = parse_project(read_toml(file), source=str(file))
+    if not project.has_commands:
+        return project
+    status = file.stat()
+    if status.st_uid not in {os.geteuid(), 0}:
+        warn(f"{file}: 'exec' is ignored, for the file belongs to another user; make a copy of it")
+    elif status.st_mode & stat.S_IWOTH:
+        warn(f"{file}: 'exec' is ignored, for anyone may write the file; 'chmod o-w' it")
+    else:
+        return project
+    return project.without_commands()
 
 
 def read_toml(file: Path) -> dict[str, object]:

@@ -71,7 +71,7 @@ def connect(target: Target, *, timeout_s: float | None = None) -> SshTransport:
     """
     route = find_route(target)
     open_route(route, login_policy(route[-1], timeout_s), timeout_s)
-    return SshTransport(target.name, route)
+    return SshTransport(target.name, route, prefix=target.exec)
 
 
 def fetch_host_key(target: Target, *, timeout_s: float | None = None) -> HostKey:
@@ -94,11 +94,15 @@ def fetch_host_key(target: Target, *, timeout_s: float | None = None) -> HostKey
 
 
 class SshTransport:
-    """One connection to one target, for one caller at a time; see `edgecal.ports.Transport`."""
+    """One connection to one target, for one caller at a time; see `edgecal.ports.Transport`.
 
-    def __init__(self, name: str, route: Sequence[Hop]) -> None:
+    `prefix` is put before every command: what leads into where the application runs.
+    """
+
+    def __init__(self, name: str, route: Sequence[Hop], *, prefix: Sequence[str] = ()) -> None:
         self._name = name
         self._route = route
+        self._prefix = tuple(prefix)
         self._transport: paramiko.Transport = route[-1].connection.transport
         self._bytes_sent = 0
 
@@ -179,7 +183,7 @@ class SshTransport:
         limit: _Limit,
         progress: Callable[[int], None] | None,
     ) -> CommandResult:
-        command = shlex.join(argv).encode("utf-8", "surrogateescape")
+        command = shlex.join((*self._prefix, *argv)).encode("utf-8", "surrogateescape")
         with limit.watched():
             channel = self._transport.open_session(_WINDOW_BYTES, timeout=limit.left())
         try:

@@ -89,8 +89,10 @@ def _unreached(error: Exception, attempt: Attempt) -> tuple[str, str]:
     if isinstance(error, socket.gaierror):
         remedy = "check the name, or give its HostName in ~/.ssh/config"
         if attempt.host.endswith(".local"):
-            mdns = "names in .local need mDNS: avahi-daemon on the target, libnss-mdns here"
-            remedy = f"{mdns}; or use the target's IP address"
+            remedy = (
+                "names in .local need mDNS: 'sudo apt install libnss-mdns' here and 'sudo apt "
+                "install avahi-daemon' on the target; or use the target's IP address"
+            )
         return f"no address found for {attempt.host!r}", remedy
     if isinstance(error, paramiko.ChannelException):
         what = f"{attempt.through} cannot reach {attempt.host} port {attempt.port}"

@@ -12,16 +12,20 @@ import typer
 from rich.markup import escape
 
 from edgecal import __version__
+from edgecal.cli.audit import audit
 from edgecal.cli.batches import batches
 from edgecal.cli.cache.group import group as cache
 from edgecal.cli.calibrate import calibrate
+from edgecal.cli.check import check
 from edgecal.cli.demo import demo
+from edgecal.cli.doctor import doctor
 from edgecal.cli.printable import printable
 from edgecal.cli.probe import probe
 from edgecal.cli.push import push
 from edgecal.cli.rollback import rollback
 from edgecal.cli.status import status
 from edgecal.cli.story import Story
+from edgecal.cli.targets import group as targets
 from edgecal.cli.trust import trust
 from edgecal.errors import EdgecalError
 
@@ -57,9 +61,22 @@ def _main(
     """
 
 
-for _command in (demo, calibrate, batches, push, probe, status, rollback, trust):
+for _command in (
+    demo,
+    calibrate,
+    batches,
+    check,
+    push,
+    probe,
+    status,
+    rollback,
+    trust,
+    audit,
+    doctor,
+):
     app.command()(_command)
 app.add_typer(cache)
+app.add_typer(targets)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -93,6 +93,8 @@ def push(
 
     edgecal push net-8.5.edgecal net-10.3.edgecal --target orin-1 --target orin-2 --dla 0 --as dla
     """
+    from dataclasses import replace
+
     from edgecal.cli import wiring
     from edgecal.cli.watch import watch_pushes
     from edgecal.core.build import BuildOptions
@@ -114,9 +116,12 @@ def push(
         dry_run=dry_run,
         thresholds=project.thresholds,
     )
-    paths = bundles or [Path(one) for one in project.push.bundle]
+    read = _read(bundles or [Path(one) for one in project.push.bundle])
+    options = replace(
+        options, sources={one.manifest_digest: wiring.source_findings(one) for one in read}
+    )
     wanted = [wiring.target(text, builder=builder) for text in targets]
-    reports = watch_pushes(_read(paths), wanted, options, wiring.world(), story)
+    reports = watch_pushes(read, wanted, options, wiring.world(), story)
     raise typer.Exit(max_exit_code([report.exit_code for report in reports]))
 
 

@@ -27,6 +27,7 @@ from edgecal.workflows.events import (
 )
 from edgecal.workflows.push import push
 from edgecal.workflows.report import PushReport
+from edgecal.workflows.waiting import next_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ def watch_pushes(
     narrators = {one.name: _Narrator(story, one.name if targets[1:] else "") for one in targets}
     try:
         while len(reports) < len(narrators):
-            target, message = events.get()
+            target, message = next_of(events)
             if isinstance(message, PushReport):
                 reports[target.name] = message
             elif isinstance(message, BaseException):

@@ -6,9 +6,13 @@ import getpass
 import os
 import socket
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rich.markup import escape
+
+from edgecal.cli.story import Story
 from edgecal.core.targets import parse_target
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from edgecal.adapters.bundle import Bundle
     from edgecal.adapters.cache_files import CacheFile
     from edgecal.adapters.demo_data import DemoData
+    from edgecal.adapters.facts_cache import FactsCache
     from edgecal.adapters.known_hosts import HostKey
     from edgecal.adapters.loopback import LoopbackServer
     from edgecal.adapters.onnx_model import OnnxModel
@@ -25,7 +30,9 @@ if TYPE_CHECKING:
     from edgecal.adapters.ssh_route import KnownAs
     from edgecal.core.caffe_names import CaffeLayer
     from edgecal.core.conversion import ScaleSet
+    from edgecal.core.findings import Finding
     from edgecal.core.graph import TensorInfo
+    from edgecal.core.hosts import HostFacts
     from edgecal.core.manifest import Manifest
     from edgecal.core.placement import Placement
     from edgecal.core.platforms import Platforms
@@ -43,7 +50,7 @@ def project() -> Project:
     """Read the nearest `edgecal.toml`."""
     from edgecal.adapters.project import find_project
 
-    return find_project(Path.cwd())
+    return find_project(Path.cwd(), warn=_warn)
 
 
 def read_toml(file: Path) -> dict[str, object]:
@@ -344,3 +351,44 @@ def run_onnx(path: Path) -> Network:
     from edgecal.adapters.ort_backend import load_network
 
     return load_network(path)
+
+
+def facts_cache(note: Callable[[str], object] = lambda _text: None) -> FactsCache:
+    """Open what targets last said of themselves; `note` hears what could not be kept or used."""
+    from edgecal.adapters.facts_cache import FactsCache, state_folder
+
+    return FactsCache(state_folder() / "facts", note=note)
+
+
+def inventory(file: Path) -> Project:
+    """Read a file of the form of `edgecal.toml` that lies anywhere."""
+    from edgecal.adapters.project import read_project
+
+    return read_project(file, warn=_warn)
+
+
+@cache
+def _warn(text: str) -> None:
+    """Say something once, however often settings are read."""
+    Story().tell(f"[yellow]warning[/] {escape(text)}")
+
+
+def host_facts() -> HostFacts:
+    """Look at what this machine has for calibrating."""
+    from edgecal.adapters.host import read_host
+
+    return read_host()
+
+
+def source_findings(
+    of: Bundle, *, model: str | None = None, data: str | None = None, deep: bool = False
+) -> tuple[Finding, ...]:
+    """Hold a bundle against its source network and data: as given, else as the project says."""
+    from edgecal.adapters.sources import find_data, find_model
+    from edgecal.core.freshness import judge_data, judge_model, named_sources
+
+    model, data = named_sources(of.manifest, project(), model=model, data=data)
+    return (
+        *judge_model(of.manifest, find_model(model, of.manifest, deep=deep)),
+        *judge_data(of.manifest, find_data(data, of.manifest, deep=deep)),
+    )

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
-from edgecal.core.target import BuilderFact, PythonFact, TargetFacts
+from edgecal.core.target import (
+    BuilderFact,
+    ClosedNode,
+    ContainerFact,
+    PythonFact,
+    TargetFacts,
+)
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
 from edgecal.errors import CommandError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edgecal.core.platforms import Platforms
+    from edgecal.core.target import Target
 
 _MARK: Final = "edgecal:"
 _SCHEMA: Final = "1"
@@ -24,6 +35,13 @@ _L4T_RELEASE = re.compile(
 )
 _SOC = re.compile(r"nvidia,(?P<soc>tegra[0-9]+)")
 _DOTTED = re.compile(r"[0-9]+(?:\.[0-9]+)+")
+_LIBRARY_FILE = re.compile(r".*/libnvinfer\.so\.(?P<version>[0-9]+\.[0-9]+\.[0-9]+)")
+_RUNNING = re.compile(r"&&&& RUNNING\b")
+_NVIDIA_SMI = re.compile(r"(?P<name>[^,]+), (?P<compute_capability>[0-9]{1,3}\.[0-9]{1,2})")
+_FIRST_NAMING_ITSELF: Final = 8
+"""Since this TensorRT the banner of trtexec says which one it is."""
+_LAST_SECOND: Final = 253402300799
+"""The end of the year 9999."""
 
 _Answers = dict[str, list[str]]
 
@@ -60,35 +78,102 @@ def parse_probe(text: str, platforms: Platforms, *, source: str) -> TargetFacts:
     release = None if l4t is None else platforms.release_for_l4t(l4t)
     python = _python(answers)
     libraries = _libraries(answers)
-    trtexecs = _trtexecs(answers, libraries, python)
+    found = _trtexecs(answers, libraries, python)
+    mount = (_first(answers, "root_mount") or "").split()
+    # flags alone: lowerdir=... of an overlay is long, and nobody's business
+    options = tuple(word for word in "".join(mount[1:2]).split(",") if word and "=" not in word)
+    writable = _claim(answers, "root_writable")
+    gpu = _NVIDIA_SMI.fullmatch(_first(answers, "gpu") or "")
+    capability = gpu and gpu["compute_capability"]
+    nodes = [line.split(" ") for line in answers.get("gpu_node", ())]
     return TargetFacts(
         root=root,
-        root_writable=_claim(answers, "root_writable"),
+        # busybox calls everything writable for root
+        root_writable=False if "ro" in options else writable,
+        root_filesystem=mount[0] if mount else None,
+        root_mount_options=options,
         is_jetson="nv_tegra_release" in answers or "tegra" in " ".join([model or "", *compatible]),
         tensorrt=next(
-            (builder.tensorrt for builder in trtexecs if builder.tensorrt is not None),
+            (builder.tensorrt for builder in found.builders if builder.tensorrt is not None),
             _with_build(max(libraries, default=None), libraries, python),
         ),
-        builders=(*trtexecs, *_reference_builder(python)),
+        builders=(*found.builders, *_reference_builder(python)),
+        libraries=libraries,
+        trtexec_on_path=bool(_first(answers, "trtexec_on_path")) if found.builders else None,
+        silent_trtexecs=found.silent,
+        broken_trtexecs=found.broken,
         l4t=l4t,
         jetpack=None if release is None else release.jetpack,
         module=None if module is None else module.slug,
         model=model,
         soc=soc,
-        compute_capability=None if soc is None else platforms.compute_capability(soc),
+        compute_capability=capability if soc is None else platforms.compute_capability(soc),
         dla_cores=None if module is None else module.dla_cores,
         cuda=_cuda(answers),
         python=python,
-        gpu_access=_gpu_access(answers),
+        gpu=gpu and gpu["name"],
+        gpu_access=_gpu_access(nodes),
+        closed_nodes=tuple(
+            ClosedNode(path=node[0], group=node[2] if node[2:] else None)
+            for node in nodes
+            if node[1:2] == ["no"]
+        ),
         arch=_first(answers, "arch"),
         user=_first(answers, "user"),
+        groups=tuple((_first(answers, "groups") or "").split()),
         hostname=_first(answers, "hostname"),
+        container=_first(answers, "container"),
+        container_engines=tuple(answers.get("container_engine", ())),
+        containers=tuple(_containers(answers)),
+        containers_hidden=_claim(answers, "containers_hidden") is True,
         disk_free_bytes=_integer(answers, "disk_free_bytes", source),
         memory_bytes=memory_bytes,
         memory_available_bytes=_integer(answers, "memory_available_bytes", source),
+        swap_bytes=_integer(answers, "swap_bytes", source),
+        clock=_clock(answers, source),
         power_mode=_first(answers, "power_mode"),
         missing_tools=tuple(answers.get("missing_tool", ())),
     )
+
+
+def has_answer(text: str) -> bool:
+    """Tell whether the probe ran at all, whatever it found."""
+    return any(line.startswith(_MARK) for line in text.split("\n"))
+
+
+def no_way_in(target: Target, *, status: int, said: str) -> CommandError:
+    """Say why the words of `exec` did not lead to a shell that read the probe.
+
+    `docker exec` without `-i` gives a shell that reads nothing, ends at once and is content.
+    """
+    words = shlex.join(target.exec)
+    last = " / ".join(line.strip() for line in said.splitlines() if line.strip())[-300:]
+    if status == 0:
+        return CommandError(
+            f"{words!r} leads to a shell that gets no input",
+            where=target.name,
+            remedy=f"add -i: exec = {json.dumps(_with_input(target.exec))}",
+        )
+    login = f"{target.user}@{target.host}" if target.user else target.host
+    port = f"-p {target.port} " if target.port else ""
+    advice = f"try 'ssh {port}{login} {words} true'"
+    if "tty" in last.lower():
+        advice = f"leave out -t: edgecal has no terminal there; {advice}"
+    elif "permission denied" in last.lower() and "docker" in last.lower():
+        advice = f"'sudo usermod -aG docker USER' on the target, then log in anew; {advice}"
+    return CommandError(
+        f"{words!r} does not lead to a shell (status {status}): {last or 'it says nothing'}",
+        where=target.name,
+        remedy=f"{advice}; the container must run and have sh, and exec must name it",
+    )
+
+
+def _with_input(words: Sequence[str]) -> list[str]:
+    """Put -i behind the word `exec`, as docker, podman and nerdctl want it."""
+    if "exec" not in words:
+        return [*words, "-i"]
+    after = words.index("exec") + 1
+    return [*words[:after], "-i", *words[after:]]
 
 
 def facts_to_json(facts: TargetFacts) -> dict[str, object]:
@@ -116,6 +201,7 @@ def facts_to_json(facts: TargetFacts) -> dict[str, object]:
             "onnx": python.onnx,
             "onnxruntime": python.onnxruntime,
             "tensorrt": python.tensorrt,
+            "tensorrt_folder": python.tensorrt_folder,
         },
         "gpu_access": facts.gpu_access,
         "disk_free_bytes": facts.disk_free_bytes,
@@ -129,6 +215,23 @@ def facts_to_json(facts: TargetFacts) -> dict[str, object]:
         "user": facts.user,
         "hostname": facts.hostname,
         "missing_tools": list(facts.missing_tools),
+        "libraries": [str(version) for version in facts.libraries],
+        "trtexec_on_path": facts.trtexec_on_path,
+        "silent_trtexecs": list(facts.silent_trtexecs),
+        "broken_trtexecs": [{"path": path, "said": said} for path, said in facts.broken_trtexecs],
+        "gpu": facts.gpu,
+        "closed_nodes": [{"path": node.path, "group": node.group} for node in facts.closed_nodes],
+        "groups": list(facts.groups),
+        "container": facts.container,
+        "container_engines": list(facts.container_engines),
+        "containers": [
+            {"engine": one.engine, "name": one.name, "image": one.image} for one in facts.containers
+        ],
+        "containers_hidden": facts.containers_hidden,
+        "swap_bytes": facts.swap_bytes,
+        "clock": None if facts.clock is None else facts.clock.isoformat(),
+        "root_filesystem": facts.root_filesystem,
+        "root_mount_options": list(facts.root_mount_options),
     }
 
 
@@ -199,11 +302,25 @@ def _cuda(answers: _Answers) -> str | None:
     return None if compiler is None else compiler[0]
 
 
-def _gpu_access(answers: _Answers) -> bool | None:
+def _gpu_access(nodes: Iterable[Sequence[str]]) -> bool | None:
     """Judge by every GPU node that exists; `None` where there is none."""
-    states = [node.rpartition(" ")[2] for node in answers.get("gpu_node", ())]
-    present = [state for state in states if state != "absent"]
-    return all(state == "yes" for state in present) if present else None
+    states = [node[1] for node in nodes if node[1:2] in (["yes"], ["no"])]
+    return "no" not in states if states else None
+
+
+def _clock(answers: _Answers, source: str) -> datetime | None:
+    seconds = _integer(answers, "clock", source)
+    if seconds is None or seconds > _LAST_SECOND:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _containers(answers: _Answers) -> Iterator[ContainerFact]:
+    for line in answers.get("container_runs", ()):
+        engine, _, container = line.partition(" ")
+        name, _, image = container.partition(" ")
+        if name:
+            yield ContainerFact(engine=engine, name=name, image=image)
 
 
 def _python(answers: _Answers) -> PythonFact | None:
@@ -217,6 +334,7 @@ def _python(answers: _Answers) -> PythonFact | None:
         onnx=_first(answers, "python_onnx"),
         onnxruntime=_first(answers, "python_onnxruntime"),
         tensorrt=_first(answers, "python_tensorrt"),
+        tensorrt_folder=_first(answers, "python_tensorrt_folder"),
     )
 
 
@@ -229,30 +347,53 @@ def _reference_builder(python: PythonFact | None) -> tuple[BuilderFact, ...]:
     return (BuilderFact(name="onnxruntime", path=python.path),)
 
 
-def _libraries(answers: _Answers) -> list[TensorRTVersion]:
-    """Read the versions of the installed libnvinfer debs: `libnvinfer8 8.5.2-1+cuda11.4`."""
-    versions = (_version(line.partition(" ")[2]) for line in answers.get("libnvinfer", ()))
-    return [version for version in versions if version is not None]
+def _libraries(answers: _Answers) -> tuple[TensorRTVersion, ...]:
+    """Read which libnvinfer the system has, the oldest first.
+
+    The debs say it like `libnvinfer8 8.5.2-1+cuda11.4`; a file `libnvinfer.so.8.5.2` of the same
+    patch is the deb's.
+    """
+    debs = {_version(line.partition(" ")[2]) for line in answers.get("libnvinfer", ())}
+    patches = {_patch(version) for version in debs if version is not None}
+    matches = (_LIBRARY_FILE.fullmatch(path) for path in answers.get("libnvinfer_file", ()))
+    files = {_version(match["version"]) for match in matches if match}
+    loose = {version for version in files if version and _patch(version) not in patches}
+    return tuple(sorted(version for version in debs | loose if version is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trtexecs:
+    """What the trtexecs of a target say of themselves."""
+
+    builders: tuple[BuilderFact, ...]
+    silent: tuple[str, ...]
+    broken: tuple[tuple[str, str], ...]
 
 
 def _trtexecs(
     answers: _Answers, libraries: Sequence[TensorRTVersion], python: PythonFact | None
-) -> tuple[BuilderFact, ...]:
+) -> _Trtexecs:
     """Read what each trtexec says of itself.
 
-    One that says nothing, as before TensorRT 8, has the version of the system's library if it
-    lies under /usr, where the debs put it.
+    One that names no version, as before TensorRT 8, has that of the system's library if it lies
+    under /usr, where the debs put it. One that does not start builds nothing.
     """
-    found = []
+    builders, silent, broken = [], [], []
     for line in answers.get("trtexec", ()):
         path, _, banner = line.partition("\t")
         version = _version(banner)
-        if version is None and path.startswith("/usr/"):
-            version = max(libraries, default=None)
-        found.append(
+        if version is None and banner and not _RUNNING.search(banner):
+            broken.append((path, banner))
+            continue
+        if version is None:
+            silent.append(path)
+            if path.startswith("/usr/"):
+                old = [one for one in libraries if one.major < _FIRST_NAMING_ITSELF]
+                version = max(old or libraries, default=None)
+        builders.append(
             BuilderFact(name="trtexec", path=path, tensorrt=_with_build(version, libraries, python))
         )
-    return tuple(found)
+    return _Trtexecs(tuple(builders), tuple(silent), tuple(broken))
 
 
 def _with_build(
@@ -270,11 +411,13 @@ def _with_build(
     same_patch = {
         known
         for known in (*libraries, packaged)
-        if known is not None
-        and known.build is not None
-        and (known.major, known.minor, known.patch) == (version.major, version.minor, version.patch)
+        if known is not None and known.build is not None and _patch(known) == _patch(version)
     }
     return same_patch.pop() if len(same_patch) == 1 else version
+
+
+def _patch(version: TensorRTVersion) -> tuple[int, int, int]:
+    return version.major, version.minor, version.patch
 
 
 def _version(text: str) -> TensorRTVersion | None:

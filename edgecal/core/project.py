@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgecal.core.preprocess import Preprocess, parse_preprocess
@@ -52,6 +52,16 @@ class Project:
     thresholds: Thresholds = field(default_factory=Thresholds)
     targets: Mapping[str, Target] = field(default_factory=dict)
 
+    def without_commands(self) -> Project:
+        """Give the project without the commands that it says to run on targets."""
+        bare = {name: replace(one, exec=()) for name, one in self.targets.items()}
+        return replace(self, targets=bare)
+
+    @property
+    def has_commands(self) -> bool:
+        """Tell whether any target's settings name a command to run."""
+        return any(one.exec for one in self.targets.values())
+
 
 _GENERATOR = re.compile(r"[\w.]+:\w+")
 """`module:function`, where other data is a path."""
@@ -77,6 +87,7 @@ _TARGET = {
     "python": "word",
     "identity_file": "path",
     "known_hosts": "path",
+    "exec": "argv",
 }
 
 
@@ -160,6 +171,8 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
     if kind in {"words", "paths"}:
         several = value if isinstance(value, list) else [value]
         return tuple(_value(key, one, kind.removesuffix("s"), where, folder) for one in several)
+    if kind == "argv":
+        return _argv(key, value, where)
     if kind == "word" and isinstance(value, str):
         return value
     if kind == "word" and isinstance(value, float):
@@ -183,4 +196,17 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
             return value
     raise InventoryError(
         f"{key} wants a {kind}, found {value!r}", where=where, remedy="correct the value"
+    )
+
+
+def _argv(key: str, value: object, where: str) -> tuple[str, ...]:
+    """Read a program and its arguments, one word each: never a line for a shell to take apart."""
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        words = tuple(value)
+        if words[0] and not any("\0" in word for word in words):
+            return words
+    raise InventoryError(
+        f"{key} wants a program and its arguments as a list of words, found {value!r}",
+        where=where,
+        remedy=f'write it like {key} = ["docker", "exec", "-i", "app"]',
     )

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgecal.core.compat import Pairing, check_pairing, choose_builder
+from edgecal.core.compat import check_pairing
 from edgecal.core.findings import refused
-from edgecal.core.manifest import MODEL_FILE
 from edgecal.errors import ConnectError, EdgecalError, IncompatibleError
+from edgecal.workflows.check import look_at_cache, pair_up
 from edgecal.workflows.events import (
     PairingChecked,
     PushEvent,
@@ -94,6 +94,11 @@ class _Fit:
     builder: BuilderFact | None
     findings: tuple[Finding, ...]
 
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What refuses it."""
+        return tuple(one for one in self.findings if refused([one]))
+
 
 def _find_fit(
     bundles: Sequence[BundleFiles],
@@ -103,35 +108,30 @@ def _find_fit(
     world: World,
 ) -> _Fit:
     fits = [_fit(bundle, target, facts, options, world) for bundle in bundles]
-    return next((fit for fit in fits if not refused(fit.findings)), fits[0])
+    # where none fits, the reason of one that was made for this TensorRT tells more
+    near = [fit for fit in fits if not any(one.rule == "tensorrt-version" for one in fit.errors)]
+    return next((fit for fit in fits if not fit.errors), next(iter(near or fits)))
 
 
 def _fit(
     bundle: BundleFiles, target: Target, facts: TargetFacts, options: PushOptions, world: World
 ) -> _Fit:
-    manifest = bundle.manifest
-    builder = choose_builder(facts, asked=target.builder, tensorrt=manifest.tensorrt)
-    size = sum(one.size for one in bundle.shipped().values())
-    pairing = Pairing(
-        bundle=manifest.name,
-        bundle_tensorrt=manifest.tensorrt,
-        target=target,
+    pair = pair_up(
+        bundle,
+        look_at_cache(bundle),
+        target,
         facts=facts,
-        module=world.platforms.module(facts.module) if facts.module else None,
-        builder=builder,
         options=options.build,
-        # a second time the model's size: an engine is seldom larger
-        needed_bytes=size + manifest.files[MODEL_FILE].size,
-        # a header of edgecal's own says no more than the manifest does
-        restamped_from=manifest.restamped_from if manifest.written_by_tensorrt else None,
+        platforms=world.platforms,
         accept_restamped=options.accept_restamped,
     )
-    return _Fit(bundle=bundle, builder=builder, findings=check_pairing(pairing))
+    sources = options.sources.get(bundle.manifest_digest, ())
+    return _Fit(bundle=bundle, builder=pair.builder, findings=(*sources, *check_pairing(pair)))
 
 
 def _accept(fit: _Fit, target: Target) -> BuilderFact:
-    worst = next((one for one in fit.findings if refused([one])), None)
-    if worst is not None:
+    if fit.errors:
+        worst = fit.errors[0]
         raise IncompatibleError(
             f"{worst.rule}: {worst.message}",
             where=target.name,

@@ -96,7 +96,8 @@ class ReleaseMaker:
         self._device.install_agent(file_of(agent, digest_of(agent)))
 
         active = self._device.state(self._name, identity).current
-        if active is not None and self._record_of(active).get("identity") == identity:
+        # a release whose record is gone is known by its name at least
+        if active is not None and identity in {active, self._record_of(active).get("identity")}:
             if not self._options.rebuild and self._is_intact(active):
                 self._report.release, self._report.state = active, "active"
                 self._report.bytes_present = sum(file.size for file in self._files.values())

@@ -9,10 +9,11 @@ from edgecal.core.build import BuildOptions, count_entries
 from edgecal.core.verification import Thresholds, Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from edgecal.core.build import BuildResult
     from edgecal.core.findings import Finding
+    from edgecal.core.manifest import Digest
     from edgecal.core.target import TargetFacts
     from edgecal.errors import EdgecalError
 
@@ -31,6 +32,8 @@ class PushOptions:
     thresholds: Thresholds = field(default_factory=Thresholds)
     build_timeout_s: float = 4 * 3600.0
     upload_progress: Callable[[int], None] | None = None
+    sources: Mapping[Digest, tuple[Finding, ...]] = field(default_factory=dict)
+    """What was found of each bundle's source network and data, by the digest of its manifest."""
 
 
 @dataclass(slots=True, kw_only=True)

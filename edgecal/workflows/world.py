@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from edgecal.core.probes import parse_probe
+from edgecal.core.probes import has_answer, no_way_in, parse_probe
 from edgecal.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -68,16 +68,50 @@ class World:
     cancel: CancelToken = field(default_factory=CancelToken)
 
 
-def probe_over(transport: Transport, target: Target, world: World) -> TargetFacts:
-    """Ask a target what it is: one command, one answer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeAnswer:
+    """What a target said, word for word, and what that means."""
+
+    text: str
+    facts: TargetFacts
+
+
+def ask_target(target: Target, world: World) -> ProbeAnswer:
+    """Connect to a target and ask what it is.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be reached or gives no answer.
+    """
+    with contextlib.closing(world.connect(target)) as transport:
+        return ask_over(transport, target, world)
+
+
+def ask_over(transport: Transport, target: Target, world: World) -> ProbeAnswer:
+    """Ask a target what it is: one command, one answer.
+
+    Raises
+    ------
+    CommandError
+        If it gives no usable answer.
+    """
     result = transport.run(
         ("sh", "-s", "--", target.root or "", target.python or ""),
         stdin=world.scripts.probe.encode(),
         timeout_s=_PROBE_S,
     )
-    return parse_probe(
-        result.stdout.decode("utf-8", "replace"), world.platforms, source=target.name
-    )
+    text = result.stdout.decode("utf-8", "replace")
+    if target.exec and not has_answer(text):
+        said = (result.stderr or result.stdout).decode("utf-8", "replace")
+        raise no_way_in(target, status=result.exit_status, said=said)
+    facts = parse_probe(text, world.platforms, source=target.name)
+    return ProbeAnswer(text=text, facts=facts)
+
+
+def probe_over(transport: Transport, target: Target, world: World) -> TargetFacts:
+    """Ask a target what it is, for its facts alone."""
+    return ask_over(transport, target, world).facts
 
 
 def utc_text(moment: datetime) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from edgecal.adapters.project import find_project
+from edgecal.adapters.project import find_project, read_project
 from edgecal.errors import InventoryError
 from tests.users import nobody
 
@@ -16,18 +17,20 @@ def test_the_nearest_one_upwards_counts(tmp_path: Path) -> None:
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     (tmp_path / "edgecal.toml").write_text("[calibrate]\nmodel = 'far.onnx'\n")
-    assert find_project(below).calibrate.model == str(tmp_path / "far.onnx")
+    assert find_project(below, warn=pytest.fail).calibrate.model == str(tmp_path / "far.onnx")
     (tmp_path / "a" / "edgecal.toml").write_text("[calibrate]\nmodel = 'near.onnx'\n")
-    assert find_project(below).calibrate.model == str(tmp_path / "a" / "near.onnx")
+    assert find_project(below, warn=pytest.fail).calibrate.model == str(
+        tmp_path / "a" / "near.onnx"
+    )
     (below / "edgecal.toml").mkdir()  # a folder of that name is none
-    assert find_project(below).source == str(tmp_path / "a" / "edgecal.toml")
+    assert find_project(below, warn=pytest.fail).source == str(tmp_path / "a" / "edgecal.toml")
 
 
 @pytest.mark.parametrize("content", [b"[calibrate", b"\xff\xfe", b"a = 1\na = 2\n"])
 def test_one_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "edgecal.toml").write_bytes(content)
     with pytest.raises(InventoryError, match="cannot read the settings") as caught:
-        find_project(tmp_path)
+        find_project(tmp_path, warn=pytest.fail)
     assert caught.value.where == str(tmp_path / "edgecal.toml")
 
 
@@ -40,7 +43,7 @@ def test_folders_that_may_not_be_looked_into_have_none() -> None:
         base.chmod(0o755)
         (base / "closed").chmod(0)
         with nobody():
-            found = find_project(below)
+            found = find_project(below, warn=pytest.fail)
         (base / "closed").chmod(0o755)
     assert found.calibrate.model == str(base / "far.onnx")
 
@@ -52,4 +55,48 @@ def test_one_that_may_not_be_read_is_named() -> None:
         (base / "edgecal.toml").write_text("[calibrate]\n")
         (base / "edgecal.toml").chmod(0)
         with nobody(), pytest.raises(InventoryError, match="Permission denied"):
-            find_project(base)
+            find_project(base, warn=pytest.fail)
+
+
+WITH_EXEC = '[targets.box]\nhost = "box"\nuser = "me"\nexec = ["docker", "exec", "-i", "app"]\n'
+
+
+def test_a_command_counts_in_a_file_that_only_its_owner_or_group_can_change(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "edgecal.toml"
+    file.write_text(WITH_EXEC)
+    file.chmod(0o664)  # as a umask of 002 leaves it
+    found = read_project(file, warn=pytest.fail)
+    assert found.targets["box"].exec == ("docker", "exec", "-i", "app")
+
+
+def test_a_command_in_a_file_that_anyone_can_change_is_ignored_and_said_to_be(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "edgecal.toml"
+    file.write_text(WITH_EXEC)
+    file.chmod(0o666)
+    heard: list[str] = []
+    found = find_project(tmp_path, warn=heard.append)
+    assert found.targets["box"].exec == ()
+    assert found.targets["box"].user == "me"
+    assert len(heard) == 1
+    assert "chmod o-w" in heard[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_a_command_in_another_users_file_is_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "edgecal.toml"
+    file.write_text(WITH_EXEC)
+    os.chown(file, 12345, 12345)
+    heard: list[str] = []
+    assert read_project(file, warn=heard.append).targets["box"].exec == ()
+    assert "belongs to another user" in heard[0]
+
+
+def test_settings_without_commands_count_whoever_wrote_them(tmp_path: Path) -> None:
+    file = tmp_path / "edgecal.toml"
+    file.write_text('[targets.box]\nhost = "box"\n')
+    file.chmod(0o666)
+    assert "box" in read_project(file, warn=pytest.fail).targets

@@ -82,12 +82,13 @@ def test_another_patch_is_a_note_and_the_same_one_is_nothing() -> None:
 def test_a_cache_headed_for_another_minor_than_tensorrt_wrote_it_for_must_be_accepted() -> None:
     written = parse_tensorrt("8.5.2")
     pair = replace(pairing(bundle="10.3.0", builder=trtexec("10.3.0")), restamped_from=written)
-    (refusal,) = check_pairing(pair)
+    refusal, deprecated = check_pairing(pair)
+    assert deprecated.rule == "implicit-int8-deprecated"
     assert (refusal.rule, refusal.severity) == ("tensorrt-version", Severity.ERROR)
     assert "8.5.2" in refusal.message
     assert "10.3.0" in refusal.message
     assert "--accept-restamped" in refusal.remedy
-    (warning,) = check_pairing(replace(pair, accept_restamped=True))
+    warning, _ = check_pairing(replace(pair, accept_restamped=True))
     assert (warning.rule, warning.severity) == ("tensorrt-version", Severity.WARNING)
     # accepting is no way around the version that the header names
     elsewhere = replace(pair, builder=trtexec("10.7.0"), accept_restamped=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgecal.core.access import Visit, check_access
 from edgecal.core.platforms import parse_platforms
-from edgecal.core.probes import facts_to_json, parse_probe
-from edgecal.core.target import BuilderFact
+from edgecal.core.probes import facts_to_json, has_answer, no_way_in, parse_probe
+from edgecal.core.target import BuilderFact, ClosedNode, Target
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
 from edgecal.errors import CommandError
 
@@ -25,11 +27,8 @@ PLATFORMS = parse_platforms(
         for path in (Path(__file__).parents[2] / "targets").glob("*.csv")
     }
 )
+ASKED = datetime(2026, 11, 21, 8, tzinfo=timezone.utc)
 SMALLEST = ("schema=1", "root=/home/me/.edgecal")
-
-
-def facts_of(name: str) -> TargetFacts:
-    return parse_probe((GOLDEN / f"{name}.txt").read_text("utf-8"), PLATFORMS, source=name)
 
 
 def answer(*lines: str) -> str:
@@ -40,126 +39,26 @@ def parse(text: str) -> TargetFacts:
     return parse_probe(text, PLATFORMS, source="jet")
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (
-            "agx-xavier-jetpack-5.1.2",
-            {
-                "tensorrt": "8.5.2.2",
-                "builders": [{"name": "trtexec", "path": TRTEXEC, "tensorrt": "8.5.2.2"}],
-                "l4t": "35.4.1",
-                "jetpack": "5.1.2",
-                "module": "agx-xavier",
-                "soc": "tegra194",
-                "compute_capability": "7.2",
-                "dla_cores": 2,
-                "cuda": "11.4.19",
-                "gpu_access": True,
-                "disk_free_bytes": 14713520128,
-                "memory_bytes": 32004329472,
-                "memory_available_bytes": 29196328960,
-                "power_mode": "MODE_15W",
-                "root": "/home/nvidia/.edgecal",
-                "root_writable": True,
-                "is_jetson": True,
-                "arch": "aarch64",
-                "user": "nvidia",
-                "missing_tools": [],
-            },
-        ),
-        (
-            "xavier-nx-jetpack-4.6.1",
-            {
-                "tensorrt": "8.2.1.8",
-                "l4t": "32.7.1",
-                "jetpack": "4.6.1",
-                "module": "xavier-nx-8gb",
-                "dla_cores": 2,
-                "cuda": "10.2",
-                "gpu_access": False,
-            },
-        ),
-        (
-            "orin-nx-16gb-jetpack-6.2",
-            {
-                "tensorrt": "10.3.0.30",
-                "builders": [
-                    {"name": "trtexec", "path": TRTEXEC, "tensorrt": "10.3.0.30"},
-                    {"name": "onnxruntime", "path": "/usr/bin/python3", "tensorrt": None},
-                ],
-                "l4t": "36.4.3",
-                "jetpack": "6.2",
-                "module": "orin-nx-16gb",
-                "soc": "tegra234",
-                "compute_capability": "8.7",
-                "dla_cores": 2,
-            },
-        ),
-        (
-            "agx-thor-jetpack-7.0",
-            {
-                "tensorrt": "10.13.3.9",
-                "l4t": "38.2.1",
-                "jetpack": "7.0",
-                "module": "agx-thor-t5000",
-                "compute_capability": "11.0",
-                "dla_cores": 0,
-                "gpu_access": True,
-            },
-        ),
-        (
-            "nano-jetpack-4.6",
-            {
-                "tensorrt": "8.0.1",
-                "l4t": "32.6.1",
-                "jetpack": "4.6",
-                "module": "nano",
-                "compute_capability": "5.3",
-                "dla_cores": 0,
-            },
-        ),
-        (
-            "agx-xavier-jetpack-4.5",
-            {
-                "tensorrt": "7.1.3",
-                "builders": [{"name": "trtexec", "path": TRTEXEC, "tensorrt": "7.1.3"}],
-                "l4t": "32.5.0",
-                "jetpack": "4.5",
-                "module": "agx-xavier",
-            },
-        ),
-        (
-            "x86-host",
-            {
-                "tensorrt": None,
-                "builders": [{"name": "onnxruntime", "path": "/usr/bin/python3", "tensorrt": None}],
-                "l4t": None,
-                "jetpack": None,
-                "module": None,
-                "soc": None,
-                "compute_capability": None,
-                "dla_cores": None,
-                "cuda": None,
-                "gpu_access": None,
-                "power_mode": None,
-                "is_jetson": False,
-                "python": {
-                    "path": "/usr/bin/python3",
-                    "version": "3.11.2",
-                    "numpy": "2.1.0",
-                    "onnx": "1.17.0",
-                    "onnxruntime": "1.20.1",
-                    "tensorrt": None,
-                },
-            },
-        ),
-    ],
-)
-def test_every_board_is_read_as_what_it_is(name: str, expected: dict[str, object]) -> None:
-    document = facts_to_json(facts_of(name))
-    assert {key: document[key] for key in expected} == expected
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.stem)
+def test_every_board_is_read_as_what_it_is(path: Path) -> None:
+    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    facts = parse(path.read_text("utf-8"))
+    document = facts_to_json(facts)
+    assert {key: document[key] for key in expected["facts"]} == expected["facts"]
     json.dumps(document, allow_nan=False)
+    visit = Visit(target=Target(name="jet", host="jet.local"), facts=facts, at=ASKED)
+    findings = check_access(visit)
+    assert {one.rule: one.severity.value for one in findings} == expected["findings"]
+
+
+def test_every_expectation_has_its_answer() -> None:
+    answers = {path.stem for path in GOLDEN.glob("*.txt")}
+    assert {path.stem for path in GOLDEN.glob("*.json")} == answers
+
+
+def test_the_boards_of_every_generation_are_among_them() -> None:
+    socs = {parse(path.read_text("utf-8")).soc for path in GOLDEN.glob("*.txt")}
+    assert socs >= {"tegra210", "tegra186", "tegra194", "tegra234", "tegra264", None}
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.stem)
@@ -177,8 +76,8 @@ def test_the_least_answer_gives_unknowns_and_no_guess() -> None:
     assert facts.root == "/home/me/.edgecal"
     assert not facts.is_jetson
     document = facts_to_json(facts)
-    known = {key for key, value in document.items() if value is not None}
-    assert known == {"root", "is_jetson", "builders", "missing_tools"}
+    known = {key for key, value in document.items() if value not in (None, [], False)}
+    assert known == {"root"}
 
 
 def test_the_builder_found_first_decides_and_each_keeps_its_own_version() -> None:
@@ -253,9 +152,104 @@ def test_the_reference_builder_wants_a_new_python_with_three_packages(
     assert [one.name for one in facts.builders] == ["onnxruntime"] * able
 
 
-def test_one_closed_gpu_node_is_no_access() -> None:
-    nodes = ("gpu_node=/dev/nvhost-ctrl-gpu yes", "gpu_node=/dev/nvmap no")
-    assert parse(answer(*SMALLEST, *nodes)).gpu_access is False
+def test_one_closed_gpu_node_is_no_access_and_is_named_with_its_group() -> None:
+    nodes = ("gpu_node=/dev/nvhost-ctrl-gpu yes", "gpu_node=/dev/nvmap no video")
+    facts = parse(answer(*SMALLEST, *nodes, "gpu_node=/dev/nvidia0 absent"))
+    assert facts.gpu_access is False
+    assert facts.closed_nodes == (ClosedNode(path="/dev/nvmap", group="video"),)
+    assert parse(answer(*SMALLEST, "gpu_node=/dev/nvmap yes")).gpu_access is True
+
+
+def test_a_folder_on_a_read_only_file_system_is_not_writable_whatever_the_shell_says() -> None:
+    # busybox calls everything writable for root
+    facts = parse(answer(*SMALLEST, "root_writable=yes", "root_mount=ext4 ro,noexec"))
+    assert facts.root_writable is False
+    assert (facts.root_filesystem, facts.root_mount_options) == ("ext4", ("ro", "noexec"))
+    assert parse(answer(*SMALLEST, "root_writable=yes", "root_mount=ext4")).root_writable is True
+
+
+def test_a_library_without_a_deb_is_known_by_its_file() -> None:
+    file = "libnvinfer_file=/usr/lib/libnvinfer.so.10.3.0"
+    assert parse(answer(*SMALLEST, file)).tensorrt == TensorRTVersion(10, 3)
+    deb = "libnvinfer=libnvinfer10 10.3.0.30-1+cuda12.5"
+    assert parse(answer(*SMALLEST, deb, file)).libraries == (TensorRTVersion(10, 3, 0, 30),)
+    other = "libnvinfer=libnvinfer8 8.6.2.3-1+cuda12.2"
+    both = (TensorRTVersion(8, 6, 2, 3), TensorRTVersion(10, 3))
+    assert (
+        parse(answer(*SMALLEST, other, file, "libnvinfer_file=/x/libnvinfer.so")).libraries == both
+    )
+
+
+def test_a_trtexec_that_does_not_start_builds_nothing() -> None:
+    said = f"{TRTEXEC}: error while loading shared libraries: libnvinfer.so.8: cannot open"
+    facts = parse(answer(*SMALLEST, f"trtexec={TRTEXEC}\t{said}"))
+    assert facts.builders == ()
+    assert facts.broken_trtexecs == ((TRTEXEC, said),)
+
+
+def test_a_silent_trtexec_is_never_that_of_a_later_library() -> None:
+    facts = parse(
+        answer(
+            *SMALLEST,
+            f"trtexec={TRTEXEC}\t&&&& RUNNING TensorRT.trtexec # {TRTEXEC} --help",
+            "libnvinfer=libnvinfer7 7.1.3-1+cuda10.2",
+            "libnvinfer=libnvinfer8 8.2.1-1+cuda10.2",
+        )
+    )
+    assert facts.builders[0].tensorrt == parse_tensorrt("7.1.3")
+    assert facts.silent_trtexecs == (TRTEXEC,)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clock"),
+    [("0", datetime(1970, 1, 1, tzinfo=timezone.utc)), ("9" * 18, None), ("", None)],
+)
+def test_any_clock_is_read(seconds: str, clock: datetime | None) -> None:
+    assert parse(answer(*SMALLEST, f"clock={seconds}")).clock == clock
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said", "found", "remedy"),
+    [
+        (("docker", "exec", "app"), 0, "", "no input", '["docker", "exec", "-i", "app"]'),
+        (("enter",), 0, "", "no input", '["enter", "-i"]'),
+        (
+            ("docker", "exec", "-it", "app"),
+            1,
+            "the input device is not a TTY\n",
+            "not a TTY",
+            "leave out -t",
+        ),
+        (
+            ("docker", "exec", "-i", "app"),
+            1,
+            "permission denied while trying to connect to the Docker daemon socket",
+            "permission denied",
+            "usermod -aG docker",
+        ),
+        (
+            ("docker", "exec", "-i", "app"),
+            1,
+            "Error: No such container: app\n",
+            "No such container: app",
+            "'ssh -p 2222 edge@jet.local docker exec -i app true'",
+        ),
+        (("docker", "exec", "-i", "app"), 127, "", "it says nothing", "true"),
+    ],
+)
+def test_words_that_lead_nowhere_are_explained(
+    words: tuple[str, ...], status: int, said: str, found: str, remedy: str
+) -> None:
+    target = Target(name="jet", host="jet.local", user="edge", port=2222, exec=words)
+    error = no_way_in(target, status=status, said=said)
+    assert found in error.what
+    assert remedy in error.remedy
+    assert error.where == "jet"
+
+
+def test_noise_is_no_answer() -> None:
+    assert not has_answer("Welcome\nprobe=complete\n")
+    assert has_answer("Welcome\nedgecal:schema=1\n")
 
 
 def test_missing_tools_are_all_named() -> None:
@@ -291,7 +285,8 @@ KEYS = st.sampled_from(
     [
         *("nv_tegra_release", "l4t_core", "compatible", "model", "libnvinfer", "cuda", "cuda_nvcc"),
         *("trtexec", "python", "python_version", "python_tensorrt", "gpu_node", "memory_bytes"),
-        *("disk_free_bytes", "root", "schema", "unheard_of"),
+        *("disk_free_bytes", "root", "schema", "unheard_of", "root_mount", "clock", "gpu"),
+        *("libnvinfer_file", "container_runs", "groups", "swap_bytes", "trtexec_on_path"),
     ]
 )
 
@@ -304,3 +299,4 @@ def test_whatever_a_target_says_is_facts_or_a_command_error(lines: list[tuple[st
     except CommandError:
         return
     json.dumps(facts_to_json(facts), allow_nan=False)
+    check_access(Visit(target=Target(name="jet", host="jet"), facts=facts, at=ASKED))

@@ -22,7 +22,10 @@ def test_paths_mean_the_folder_of_the_file() -> None:
             "preprocess": {"resize": [8, 8], "color": "gray"},
             "push": {"bundle": "net.edgecal", "fp16": False, "dla": 0},
             "verify": {"margin": 0.01},
-            "targets": {"xavier": {"host": "xavier.local", "known_hosts": "~/hosts"}, "orin": {}},
+            "targets": {
+                "xavier": {"host": "xavier.local", "known_hosts": "~/hosts"},
+                "orin": {"exec": ["docker", "exec", "-i", "app"]},
+            },
         },
         source="/project/edgecal.toml",
     )
@@ -35,6 +38,8 @@ def test_paths_mean_the_folder_of_the_file() -> None:
     assert project.thresholds.margin == 0.01
     assert project.targets["xavier"].known_hosts == "~/hosts"
     assert project.targets["orin"].host == "orin"
+    assert project.targets["orin"].exec == ("docker", "exec", "-i", "app")
+    assert project.targets["xavier"].exec == ()
 
 
 @pytest.mark.parametrize(
@@ -50,6 +55,11 @@ def test_paths_mean_the_folder_of_the_file() -> None:
         ({"targets": {"x": 1}}, "table"),
         ({"targets": {"x": {"port": "22"}}}, "port"),
         ({"preprocess": {"color": "cmyk"}}, "color"),
+        ({"targets": {"x": {"exec": "docker exec app"}}}, "list of words"),
+        ({"targets": {"x": {"exec": []}}}, "list of words"),
+        ({"targets": {"x": {"exec": [""]}}}, "list of words"),
+        ({"targets": {"x": {"exec": ["docker", 1]}}}, "list of words"),
+        ({"targets": {"x": {"exec": ["a\0b"]}}}, "list of words"),
     ],
 )
 def test_what_is_not_understood_is_named(document: dict[str, Any], words: str) -> None:

@@ -181,6 +181,32 @@ def test_another_tensorrt_is_refused_with_exit_3(desk: Desk, trtexec: Path) -> N
     assert not desk.root.exists()
 
 
+def test_a_stale_bundle_is_refused_with_exit_3(desk: Desk) -> None:
+    project = desk.folder / "edgecal.toml"
+    project.write_text(project.read_text() + '\n[calibrate]\nmodel = "fashion_cnn.onnx"\n')
+    (desk.folder / "fashion_cnn.onnx").write_bytes(b"another network")
+    done = desk.run("push", "--target", "bench")
+    assert done.returncode == 3
+    assert "stale-model" in done.stderr
+    assert "fashion_cnn.onnx changed" in done.stderr
+    assert is_clean(done.stdout + done.stderr)
+    assert not desk.root.exists()
+
+
+def test_check_asks_the_target_and_leaves_nothing_there(desk: Desk, trtexec: Path) -> None:
+    code, document = desk.ask("check", str(desk.bundle.path), "--target", "bench")
+    assert code == 0
+    assert document["ok"] is True
+    assert document["targets"][0]["tensorrt"] == "8.5.2"
+    (trtexec / "version").write_text("8601")
+    done = desk.run("check", "--target", "bench", "--target", "127.0.0.1:1")
+    assert done.returncode == 4
+    assert "bench: does not fit: 1 error" in done.stdout
+    assert "127.0.0.1:1: not checked" in done.stdout
+    assert is_clean(done.stdout + done.stderr)
+    assert not desk.root.exists()
+
+
 def test_trtexec_is_taken_where_the_session_finds_it(desk: Desk, trtexec: Path) -> None:
     assert trtexec.is_dir()
     code, document = desk.ask("push", "--target", "bench")

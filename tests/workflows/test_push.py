@@ -191,6 +191,17 @@ def test_a_damaged_active_engine_is_built_again_beside_it(
     assert [event.changed for event in events if isinstance(event, EngineActivated)] == [False]
 
 
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_an_active_release_whose_record_is_gone_is_built_again_beside_it(
+    bench: Bench, bundles: list[Bundle], *, rebuild: bool
+) -> None:
+    first, _ = bench.push(bundles[0])
+    (bench.current / "build.json").unlink()
+    again, _ = bench.push(bundles[0], options=PushOptions(rebuild=rebuild))
+    assert again.state == "active", again.error
+    assert again.release != first.release
+
+
 def test_rebuild_builds_again_although_nothing_changed(bench: Bench, bundles: list[Bundle]) -> None:
     first, _ = bench.push(bundles[0])
     second, events = bench.push(bundles[0], options=PushOptions(rebuild=True))

@@ -1,0 +1,1 @@
+"""Every compatibility rule: one rule, one pure function, one source."""

@@ -1,0 +1,261 @@
+"""Probe a fleet side by side, read what is active on it, and hold both against bundles."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edgecal.core.audit import (
+    ActiveRelease,
+    AuditReport,
+    BundleFacts,
+    Fit,
+    LastFacts,
+    TargetState,
+    audit,
+    recorded_files,
+)
+from edgecal.core.manifest import Digest, digest_of
+from edgecal.core.probes import parse_probe
+from edgecal.errors import CommandError, EdgecalError
+from edgecal.workflows.check import check_on, look_at_cache
+from edgecal.workflows.device import Device, file_of
+from edgecal.workflows.waiting import next_of
+from edgecal.workflows.world import ask_over
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from datetime import datetime
+
+    from edgecal.core.build import BuildOptions
+    from edgecal.core.target import Target
+    from edgecal.ports import BundleFiles, Transport
+    from edgecal.workflows.device import ModelState
+    from edgecal.workflows.world import World
+
+_SHORT_S: Final = 60.0
+_HASHING_S: Final = 600.0
+
+# One line a file, in their order: a digest, or a dash where it cannot be read.
+_DIGESTS: Final = """
+cd -- "$1" || exit
+shift
+for file; do sum=$(sha256sum 2>/dev/null <"$file") && echo "${sum%% *}" || echo -; done 2>/dev/null
+"""
+
+
+class Memory(Protocol):
+    """What targets last answered."""
+
+    def load(self, target_name: str, *, address: str = "") -> tuple[str, datetime] | None:
+        """Give a target's last answer and its time."""
+        ...
+
+    def store(self, target_name: str, text: str, now: datetime, *, address: str = "") -> None:
+        """Keep a target's answer in place of its last one."""
+        ...
+
+
+def audit_fleet(
+    targets: Sequence[Target],
+    bundles: Sequence[tuple[str, BundleFiles]],
+    options: BuildOptions,
+    world: World,
+    memory: Memory,
+    *,
+    workers: int | None,
+    progress: Callable[[int], None],
+) -> AuditReport:
+    """Ask every target, and judge what they say.
+
+    Parameters
+    ----------
+    bundles
+        Each with its path as given.
+    workers
+        How many targets are asked at once; `None` asks nobody and takes what they last said.
+    progress
+        Hears how many targets are done.
+    """
+    by_name: dict[str, TargetState] = {}
+    if workers is None:
+        for target in targets:
+            by_name[target.name] = TargetState(last=recall(target, memory, world), asked=False)
+    else:
+        for state in examine_all(targets, world, memory, workers=workers):
+            by_name[state.name] = state
+            progress(len(by_name))
+    states = [by_name[target.name] for target in targets]
+    looked_at = [
+        (bundle_facts(path, bundle), bundle, look_at_cache(bundle, path=path))
+        for path, bundle in bundles
+    ]
+    fits = {
+        state.name: [
+            Fit(
+                bundle=fact,
+                findings=check_on(
+                    bundle,
+                    cache,
+                    state.last.target,
+                    facts=known,
+                    options=options,
+                    platforms=world.platforms,
+                ).findings,
+            )
+            for fact, bundle, cache in looked_at
+        ]
+        for state in states
+        if (known := state.last.facts) is not None
+    }
+    return audit(states, fits, world.platforms)
+
+
+def examine_all(
+    targets: Sequence[Target], world: World, memory: Memory, *, workers: int
+) -> Generator[TargetState, None, None]:
+    """Ask targets side by side; gives each as it is done.
+
+    Threads of our own and no pool: an interrupt must not wait for a target that hangs.
+    """
+    waiting: queue.SimpleQueue[Target] = queue.SimpleQueue()
+    done: queue.SimpleQueue[TargetState | BaseException] = queue.SimpleQueue()
+    for target in targets:
+        waiting.put(target)
+
+    def work() -> None:
+        while True:
+            try:
+                world.cancel.check()
+                done.put(examine(waiting.get_nowait(), world, memory))
+            except queue.Empty:
+                return
+            except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+                done.put(error)
+                return
+
+    for _ in range(min(workers, len(targets))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in targets:
+            state = next_of(done)
+            if isinstance(state, BaseException):
+                raise state
+            yield state
+    except BaseException:
+        world.cancel.cancel()
+        raise
+
+
+def examine(target: Target, world: World, memory: Memory) -> TargetState:
+    """Ask one target what it is and what is active; an error stands in the state.
+
+    Nothing is changed on it. A target that cannot be asked keeps what it last said.
+    """
+    state = TargetState(last=LastFacts(target=target))
+    try:
+        with world.limits.connections:
+            transport = world.connect(target)
+        with closing(transport):
+            last = _ask(transport, target, world, memory)
+            state = replace(state, last=last)
+            return replace(state, active=_read_active(transport, last, world))
+    except EdgecalError as error:
+        last = state.last if state.last.live else recall(target, memory, world)
+        return replace(state, last=last, error=error)
+
+
+def examine_facts(
+    target: Target, world: World, memory: Memory
+) -> tuple[LastFacts, EdgecalError | None]:
+    """Ask one target what it is, and no more; what it last said where it cannot be asked."""
+    try:
+        with closing(world.connect(target)) as transport:
+            return _ask(transport, target, world, memory), None
+    except EdgecalError as error:
+        return recall(target, memory, world), error
+
+
+def recall(target: Target, memory: Memory, world: World) -> LastFacts:
+    """Remember what a target last said; nothing where it never did, or that cannot be read."""
+    remembered = memory.load(target.name, address=target.address)
+    if remembered is None:
+        return LastFacts(target=target)
+    text, seen = remembered
+    try:
+        facts = parse_probe(text, world.platforms, source=target.name)
+    except CommandError:  # of an older edgecal
+        return LastFacts(target=target)
+    return LastFacts(target=target, facts=facts, seen=seen)
+
+
+def bundle_facts(path: str, bundle: BundleFiles) -> BundleFacts:
+    """Take from a bundle what an audit compares."""
+    manifest = bundle.manifest
+    return BundleFacts(
+        name=manifest.name,
+        path=path,
+        tensorrt=manifest.tensorrt,
+        manifest=bundle.manifest_digest,
+        network=manifest.model.canonical_digest,
+        files={name: record.digest for name, record in manifest.files.items()},
+    )
+
+
+def _ask(transport: Transport, target: Target, world: World, memory: Memory) -> LastFacts:
+    answer, now = ask_over(transport, target, world), world.now()
+    memory.store(target.name, answer.text, now, address=target.address)
+    return LastFacts(target=target, facts=answer.facts, seen=now, live=True)
+
+
+def _read_active(transport: Transport, last: LastFacts, world: World) -> tuple[ActiveRelease, ...]:
+    if last.facts is None:
+        return ()
+    root = last.facts.root
+    models = f"{root}/models"
+    if transport.run(("test", "-d", models), timeout_s=_SHORT_S).exit_status != 0:
+        return ()  # nothing was ever pushed: leave nothing there either
+    device = Device(transport, world.scripts, root, last.target.name)
+    agent = world.scripts.agent.encode()
+    device.install_agent(file_of(agent, digest_of(agent)))
+    return tuple(
+        _read_release(transport, device, model, model.current)
+        for model in device.models()
+        if model.current is not None
+    )
+
+
+def _read_release(
+    transport: Transport, device: Device, model: ModelState, release: str
+) -> ActiveRelease:
+    try:
+        record = device.record(model.name, release)
+    except CommandError:
+        return ActiveRelease(model=model.name, release=release, record=None, found={})
+    files = list(recorded_files(record))
+    folder = device.release_folder(model.name, release)
+    return ActiveRelease(
+        model=model.name,
+        release=release,
+        record=record or None,
+        found=_digests(transport, folder, files),
+    )
+
+
+def _digests(
+    transport: Transport, folder: str, files: Sequence[str]
+) -> Mapping[str, Digest | None]:
+    result = transport.run(
+        ("sh", "-c", _DIGESTS, "edgecal", folder, *(f"./{file}" for file in files)),
+        timeout_s=_HASHING_S,
+    )
+    lines = result.stdout.decode("ascii", "replace").split()
+    if len(lines) != len(files):
+        return dict.fromkeys(files)  # not even the folder is there
+    return {
+        file: None if line == "-" else Digest(f"sha256:{line}")
+        for file, line in zip(files, lines, strict=True)
+    }
