@@ -67,6 +67,7 @@ class Scripts:
     receive: str
     agent: str
     run: str
+    digests: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,6 @@ def load_scripts() -> Scripts:
     return Scripts(
         **{
             name: (folder / f"{name}.sh").read_text("utf-8")
-            for name in ("probe", "receive", "agent", "run")
+            for name in ("probe", "receive", "agent", "run", "digests")
         }
     )

@@ -18,7 +18,7 @@ from edgecal.core.audit import (
     audit,
     recorded_files,
 )
-from edgecal.core.manifest import Digest, digest_of
+from edgecal.core.manifest import digest_of
 from edgecal.core.probes import parse_probe
 from edgecal.errors import CommandError, EdgecalError
 from edgecal.workflows.check import check_on, look_at_cache
@@ -27,7 +27,7 @@ from edgecal.workflows.waiting import next_of
 from edgecal.workflows.world import ask_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from datetime import datetime
 
     from edgecal.core.build import BuildOptions
@@ -37,14 +37,6 @@ if TYPE_CHECKING:
     from edgecal.workflows.world import World
 
 _SHORT_S: Final = 60.0
-_HASHING_S: Final = 600.0
-
-# One line a file, in their order: a digest, or a dash where it cannot be read.
-_DIGESTS: Final = """
-cd -- "$1" || exit
-shift
-for file; do sum=$(sha256sum 2>/dev/null <"$file") && echo "${sum%% *}" || echo -; done 2>/dev/null
-"""
 
 
 class Memory(Protocol):
@@ -222,15 +214,13 @@ def _read_active(transport: Transport, last: LastFacts, world: World) -> tuple[A
     agent = world.scripts.agent.encode()
     device.install_agent(file_of(agent, digest_of(agent)))
     return tuple(
-        _read_release(transport, device, model, model.current)
+        _read_release(device, model, model.current)
         for model in device.models()
         if model.current is not None
     )
 
 
-def _read_release(
-    transport: Transport, device: Device, model: ModelState, release: str
-) -> ActiveRelease:
+def _read_release(device: Device, model: ModelState, release: str) -> ActiveRelease:
     try:
         record = device.record(model.name, release)
     except CommandError:
@@ -241,21 +231,5 @@ def _read_release(
         model=model.name,
         release=release,
         record=record or None,
-        found=_digests(transport, folder, files),
+        found=device.digests(folder, files),
     )
-
-
-def _digests(
-    transport: Transport, folder: str, files: Sequence[str]
-) -> Mapping[str, Digest | None]:
-    result = transport.run(
-        ("sh", "-c", _DIGESTS, "edgecal", folder, *(f"./{file}" for file in files)),
-        timeout_s=_HASHING_S,
-    )
-    lines = result.stdout.decode("ascii", "replace").split()
-    if len(lines) != len(files):
-        return dict.fromkeys(files)  # not even the folder is there
-    return {
-        file: None if line == "-" else Digest(f"sha256:{line}")
-        for file, line in zip(files, lines, strict=True)
-    }

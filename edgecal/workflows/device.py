@@ -208,10 +208,28 @@ class Device:
 
     def digest(self, folder: str, file: str) -> Digest | None:
         """Digest a file on the target; `None` if it is not there."""
-        result = self._transport.run(("sha256sum", "--", f"{folder}/{file}"), timeout_s=_HASHING_S)
-        # coreutils puts a backslash before the digest of a file whose name it had to escape
-        found = result.stdout.decode("utf-8", "replace").lstrip("\\")[:64]
-        return Digest(f"sha256:{found}") if result.exit_status == 0 else None
+        return self.digests(folder, [file])[file]
+
+    def digests(self, folder: str, files: Sequence[str]) -> dict[str, Digest | None]:
+        """Digest files of one folder on the target; `None` for what cannot be read."""
+        result = self._transport.run(
+            (
+                "sh",
+                "-c",
+                self._scripts.digests,
+                "edgecal",
+                folder,
+                *(f"./{file}" for file in files),
+            ),
+            timeout_s=_HASHING_S,
+        )
+        lines = result.stdout.decode("ascii", "replace").split()
+        if len(lines) != len(files):
+            return dict.fromkeys(files)  # not even the folder is there
+        return {
+            file: None if line == "-" else Digest(f"sha256:{line}")
+            for file, line in zip(files, lines, strict=True)
+        }
 
     def run_engine(self, folder: str, *, output: str, argv: Sequence[str]) -> bytes:
         """Run a command in a job's or release's folder and take the file it wrote.
