@@ -28,6 +28,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "adapters": ("edgecal.adapters", "edgecal.core", "edgecal.errors", "edgecal.ports"),
     "target_scripts": ("edgecal.adapters", "edgecal.core", "edgecal.errors"),
+    "host_scripts": (),
 }
 WORLDLY: Final = {"os", "pathlib", "socket", "subprocess", "logging", "time", "random", "shutil"}
 
