@@ -67,6 +67,12 @@ class DatasetError(InputError):
     code = "dataset"
 
 
+class BackendError(InputError):
+    """TensorRT on this host did not calibrate, and neither network nor data is to blame."""
+
+    code = "backend"
+
+
 class BundleError(InputError):
     """A bundle is missing, corrupt or of an unknown schema."""
 

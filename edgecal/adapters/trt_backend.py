@@ -29,7 +29,6 @@ from edgecal.core.batching import stack
 from edgecal.core.findings import Finding, Severity
 from edgecal.core.trt_job import (
     Answer,
-    BackendError,
     BatchTaken,
     Building,
     CalibratorOptions,
@@ -52,7 +51,7 @@ from edgecal.core.trt_job import (
     parse_answer,
     serialize_job,
 )
-from edgecal.errors import DatasetError, InputError
+from edgecal.errors import BackendError, DatasetError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

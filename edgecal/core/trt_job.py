@@ -24,6 +24,7 @@ from edgecal.core.hosts import (
 )
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt, version_of_code
 from edgecal.errors import (
+    BackendError,
     CacheFormatError,
     DatasetError,
     DependencyError,
@@ -57,12 +58,6 @@ BATCH_DTYPES: Final = ("float32", "int32", "int64", "bool", "uint8")
 DEFAULT_WORKSPACE_BYTES: Final = 2**30
 
 _SHORT: Final = 200
-
-
-class BackendError(InputError):
-    """TensorRT on this host did not calibrate, and neither network nor data is to blame."""
-
-    code = "backend"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,10 @@ from edgecal.adapters.trt_backend import (
     calibrate_with_tensorrt,
 )
 from edgecal.core.hosts import GpuFact, HostFacts
-from edgecal.core.trt_job import BackendError, CalibratorOptions
+from edgecal.core.trt_job import CalibratorOptions
 from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import (
+    BackendError,
     DatasetError,
     DependencyError,
     EdgecalError,

@@ -19,7 +19,6 @@ from edgecal.core.trt_job import (
     ALGORITHMS,
     BATCH_DTYPES,
     MARK,
-    BackendError,
     BatchTaken,
     Building,
     CalibratorOptions,
@@ -38,7 +37,7 @@ from edgecal.core.trt_job import (
     serialize_job,
 )
 from edgecal.core.versions import parse_tensorrt
-from edgecal.errors import DatasetError
+from edgecal.errors import BackendError, DatasetError
 
 WORKER = Path(host_scripts.__file__).with_name("trt_calibrate.py")
 RESULT: dict[str, Any] = {
