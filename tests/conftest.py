@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edgecal.adapters.loopback import LoopbackServer, start_loopback
 from edgecal.core.target import Target
@@ -14,6 +15,11 @@ from edgecal.errors import DependencyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+# how long an example takes says more of the machine than of the code
+settings.register_profile("edgecal", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+settings.load_profile("edgecal")
 
 
 @pytest.fixture(scope="session", autouse=True)

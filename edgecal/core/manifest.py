@@ -31,6 +31,7 @@ HOST_ONLY: Final = frozenset({HISTOGRAMS_FILE, "calibration.log"})
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_BITS = re.compile(r"[0-9a-f]{1,8}")
 
 
 def digest_of(data: bytes) -> Digest:
@@ -118,6 +119,20 @@ class DataRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideRecord:
+    """A tensor whose scale was given, in place of what was measured; bits as in the cache."""
+
+    name: str
+    measured: str | None
+    """`None` where the tensor had no usable range."""
+    given: str
+    source: str
+    """Who gave it: a file, or the project's settings."""
+    follows: str | None = None
+    """The tensor that it was given for, where this one only copies that one's scale."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRecord:
     """Who made the numbers, and how."""
 
@@ -129,6 +144,7 @@ class CalibrationRecord:
     """Error of each algorithm that `auto` tried: RMS of INT8 minus FP32, relative to FP32."""
     backend: str
     backend_version: str
+    overrides: tuple[OverrideRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +207,8 @@ class Manifest:
     targets: tuple[str, ...] | None = None
     restamped_from: TensorRTVersion | None = None
     """What the cache was made for, where `tensorrt` is only what its header was set to since."""
+    derived_from: Digest | None = None
+    """The manifest of the bundle whose statistics this one was made of, without data."""
 
 
 def serialize_manifest(manifest: Manifest) -> bytes:
@@ -200,6 +218,10 @@ def serialize_manifest(manifest: Manifest) -> bytes:
     document["tensorrt"] = str(manifest.tensorrt)
     if manifest.targets is None:
         del document["targets"]
+    if manifest.derived_from is None:
+        del document["derived_from"]
+    if not manifest.calibration.overrides:
+        del document["calibration"]["overrides"]
     if manifest.restamped_from is None:
         del document["restamped_from"]
     else:
@@ -268,7 +290,14 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
         data=DataRecord(
             **{**data, "skipped": tuple(data["skipped"]), "first": tuple(data["first"])}
         ),
-        calibration=CalibrationRecord(**document["calibration"]),
+        calibration=CalibrationRecord(
+            **{
+                **document["calibration"],
+                "overrides": tuple(
+                    _override(one) for one in document["calibration"].get("overrides", ())
+                ),
+            }
+        ),
         coverage=CoverageRecord(
             **{**document["coverage"], "missing": tuple(document["coverage"]["missing"])}
         ),
@@ -284,7 +313,27 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
         restamped_from=parse_tensorrt(document["restamped_from"])
         if document.get("restamped_from") is not None
         else None,
+        derived_from=_digest(document["derived_from"])
+        if document.get("derived_from") is not None
+        else None,
     )
+
+
+def _override(record: Mapping[str, Any]) -> OverrideRecord:
+    measured, follows = record["measured"], record["follows"]
+    return OverrideRecord(
+        name=_as(record["name"], str),
+        measured=None if measured is None else _bits(measured),
+        given=_bits(record["given"]),
+        source=_as(record["source"], str),
+        follows=None if follows is None else _as(follows, str),
+    )
+
+
+def _bits(text: str) -> str:
+    if _BITS.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no float32 in hex")
+    return text
 
 
 def _tensors(records: Iterable[Mapping[str, Any]]) -> tuple[TensorRecord, ...]:

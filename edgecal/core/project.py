@@ -29,6 +29,8 @@ class CalibrateDefaults:
     percentile: float | None = None
     batch_size: int | None = None
     samples: int | None = None
+    ranges: Mapping[str, object] = field(default_factory=dict)
+    """Table `[calibrate.ranges]`: amax by name or glob, as `parse_range_table` reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,7 @@ _CALIBRATE = {
     "percentile": "number",
     "batch_size": "count",
     "samples": "count",
+    "ranges": "table",
 }
 _PUSH = {"bundle": "paths", "dla": "index", "gpu_fallback": "flag", "fp16": "flag"}
 _VERIFY = {"margin": "number", "dla_margin": "number", "ceiling": "number"}
@@ -173,7 +176,7 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
         return tuple(_value(key, one, kind.removesuffix("s"), where, folder) for one in several)
     if kind == "argv":
         return _argv(key, value, where)
-    if kind == "word" and isinstance(value, str):
+    if (kind == "word" and isinstance(value, str)) or (kind == "table" and isinstance(value, dict)):
         return value
     if kind == "word" and isinstance(value, float):
         raise InventoryError(  # not read as text: TOML's 10.10 is the number 10.1, another TensorRT

@@ -24,6 +24,7 @@ import pytest
 
 from edgecal.adapters.bundle import read_bundle
 from edgecal.cli import app
+from edgecal.core.cache import parse_cache
 from tests.networks import conv_net, floats, save, token_net, vector_net
 from tests.users import nobody
 
@@ -166,7 +167,7 @@ class TestASuccess:
         document = answer.document
         assert document["schema"] == "edgecal.calibrate/1"
         assert document["bundles"] == ["net.edgecal"]
-        assert document["algorithm"] in {"entropy2", "minmax", "percentile"}
+        assert document["algorithm"] in {"entropy2", "minmax", "percentile", "mse"}
         assert (document["samples"], document["tensors"], document["skipped"]) == (40, 3, [])
         assert document["seconds"] > 0
         (finding,) = document["findings"]
@@ -252,6 +253,217 @@ class TestASuccess:
         assert answer.code == 0
         assert desk.manifest("o.edgecal").model.external_data == ("w.bin",)
         assert (desk.folder / "o.edgecal" / "w.bin").is_file()
+
+
+class TestFromABundle:
+    """`--from`: another TensorRT or algorithm without data."""
+
+    def parent(self, desk: Desk) -> None:
+        words = ("conv.onnx", "--data", "photos", "-o", "p.edgecal", "--tensorrt", "8.5")
+        assert desk.calibrate(*words, "--algorithm", "minmax", "--resize", "8x8").code == 0
+
+    def test_needs_neither_model_nor_data(self, desk: Desk) -> None:
+        self.parent(desk)
+        shutil.rmtree(desk.folder / "photos")
+        (desk.folder / "conv.onnx").unlink()
+        words = (
+            "--from",
+            "p.edgecal",
+            "--tensorrt",
+            "8.5",
+            "--tensorrt",
+            "10.3",
+            "-o",
+            "d.edgecal",
+        )
+        answer = desk.calibrate(*words, "--algorithm", "mse", "--json")
+        assert answer.code == 0
+        assert answer.document["bundles"] == ["d-8.5.edgecal", "d-10.3.edgecal"]
+        assert answer.document["algorithm"] == "mse"
+        assert answer.document["samples"] == 20
+        parent = read_bundle(desk.folder / "p.edgecal")
+        assert answer.document["derived_from"] == parent.manifest_digest
+        for name in ("d-8.5.edgecal", "d-10.3.edgecal"):
+            manifest = desk.manifest(name)
+            assert manifest.derived_from == parent.manifest_digest
+            assert manifest.model == parent.manifest.model
+            assert manifest.data == parent.manifest.data
+        assert str(desk.manifest("d-10.3.edgecal").tensorrt) == "10.3.0"
+
+    def test_is_for_the_same_tensorrt_if_none_is_named(self, desk: Desk) -> None:
+        self.parent(desk)
+        (desk.folder / "edgecal.toml").write_text(
+            "[calibrate]\nmodel = 'gone.onnx'\ndata = 'gone'\ntensorrt = '10.3'\n"
+        )
+        answer = desk.calibrate("--from", "p.edgecal", "-o", "d.edgecal", "--algorithm", "entropy2")
+        assert answer.code == 0
+        assert answer.out.startswith("d.edgecal for TensorRT 8.5.2\n")
+        assert "derived    from p without a pass" in answer.out
+        assert str(desk.manifest("d.edgecal").tensorrt) == "8.5.2"
+
+    def test_may_replace_the_bundle_it_comes_from(self, desk: Desk) -> None:
+        self.parent(desk)
+        before = read_bundle(desk.folder / "p.edgecal")
+        assert desk.calibrate("--from", "p.edgecal", "-o", "p.edgecal").code == 0
+        after = desk.manifest("p.edgecal")
+        assert after.derived_from == before.manifest_digest
+        assert after.counter > before.manifest.counter
+        assert desk.bundles() == ["p.edgecal"]
+
+    def test_of_a_network_with_weights_in_another_file_takes_that_along(self, desk: Desk) -> None:
+        proto = vector_net()
+        weights = proto.graph.initializer[0]
+        (desk.folder / "w.bin").write_bytes(weights.raw_data)
+        weights.ClearField("raw_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="w.bin")
+        save(proto, desk.folder / "net.onnx")
+        assert desk.calibrate(*GOOD, "--tensorrt", "8.5").code == 0
+        (desk.folder / "w.bin").unlink()
+        assert desk.calibrate("--from", "net.edgecal", "-o", "d.edgecal").code == 0
+        assert (desk.folder / "d.edgecal" / "w.bin").is_file()
+        assert desk.manifest("d.edgecal").model == desk.manifest().model
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("conv.onnx",), "; MODEL belongs to a pass over data"),
+            (("--data", "photos", "--samples", "3"), "; --data, --samples belong to a pass"),
+            (("--resize", "8x8"), "; --resize belongs to a pass"),
+            (
+                ("--skip-unreadable", "--batch-size", "2"),
+                "; --batch-size, --skip-unreadable belong",
+            ),
+        ],
+    )
+    def test_takes_no_word_about_data(self, desk: Desk, words: tuple[str, ...], said: str) -> None:
+        what, where = desk.refused("--from", "gone.edgecal", "-o", "d.edgecal", *words)
+        assert said in what
+        assert where == "calibrate"
+
+    def test_without_statistics_is_refused(self, desk: Desk) -> None:
+        self.parent(desk)
+        file = desk.folder / "p.edgecal" / "manifest.json"
+        document = json.loads(file.read_bytes())
+        del document["files"]["histograms.npz"]
+        file.write_text(json.dumps(document))
+        (desk.folder / "p.edgecal" / "histograms.npz").unlink()
+        what, where = desk.refused("--from", "p.edgecal", "-o", "d.edgecal")
+        assert what == "the bundle has no histograms.npz, so nothing can be derived from it"
+        assert where == "p.edgecal"
+        assert desk.bundles() == ["p.edgecal"]
+
+    @pytest.mark.parametrize("name", ["gone.edgecal", "photos", "net.onnx"])
+    def test_that_is_none_is_refused(self, desk: Desk, name: str) -> None:
+        what, where = desk.refused("--from", name, "-o", "d.edgecal")
+        assert "this is no bundle" in what
+        assert where == name
+
+
+class TestGivenRanges:
+    """`--ranges FILE`."""
+
+    def cache(self, desk: Desk, name: str = "net.edgecal") -> dict[str, float]:
+        return parse_cache((desk.folder / name / "calibration.cache").read_bytes()).scales()
+
+    def test_of_dynamic_range_text_win(self, desk: Desk) -> None:
+        (desk.folder / "r.txt").write_text("x: 2.54\nmm: 127\n")
+        words = (*GOOD, "--tensorrt", "8.5", "--ranges", "r.txt")
+        answer = desk.calibrate(*words, "--json")
+        assert answer.code == 0
+        found = self.cache(desk)
+        assert (found["x"], found["mm"]) == (np.float32(0.02), 1.0)
+        assert [one["name"] for one in answer.document["overrides"]] == ["x", "mm"]
+        assert all(one["source"] == "r.txt" for one in answer.document["overrides"])
+        assert answer.document["derived_from"] is None
+        assert desk.manifest().calibration.overrides[1].given == "3f800000"
+        assert "ranges     2 given" in desk.calibrate(*words).out
+
+    @pytest.mark.parametrize("word", ["json", "csv", "ranges", "trt", "ort-json", "nvdla"])
+    def test_of_any_format_that_convert_writes_win(self, desk: Desk, word: str) -> None:
+        clipped = ("--algorithm", "percentile", "--percentile", "50")
+        assert desk.calibrate(*GOOD, "--tensorrt", "8.5", *clipped).code == 0
+        wanted = self.cache(desk)
+        with pytest.raises(SystemExit) as end:
+            app.main(["cache", "convert", "net.edgecal", "--to", word, "-o", "ranges.file"])
+        assert end.value.code in {0, None}
+        words = ("net.onnx", "--data", "data.npy", "-o", "r.edgecal", "--tensorrt", "8.5")
+        assert desk.calibrate(*words, "--algorithm", "minmax").code == 0
+        assert self.cache(desk, "r.edgecal") != wanted
+        given = ("--algorithm", "minmax", "--ranges", "ranges.file")
+        assert desk.calibrate(*words, *given).code == 0
+        assert self.cache(desk, "r.edgecal") == wanted
+
+    def test_of_a_bundle_win_and_may_be_derived_with(self, desk: Desk) -> None:
+        clipped = ("--algorithm", "percentile", "--percentile", "50")
+        assert desk.calibrate(*GOOD, "--tensorrt", "8.5", *clipped).code == 0
+        words = ("--from", "net.edgecal", "--algorithm", "minmax", "-o", "d.edgecal")
+        assert desk.calibrate(*words).code == 0
+        assert self.cache(desk, "d.edgecal") != self.cache(desk)
+        assert desk.calibrate(*words, "--ranges", "net.edgecal").code == 0
+        assert self.cache(desk, "d.edgecal") == self.cache(desk)
+
+    @pytest.mark.parametrize(
+        ("text", "what", "where"),
+        [
+            ("y: 1.0\nmn: 2.0\n", "'mn', but no tensor of the network", "r.txt"),
+            ("x: 0.0\n", "'x' is not one TensorRT can use", "r.txt"),
+            ("nothing like it", "the file is of no format known here", "r.txt"),
+        ],
+    )
+    def test_that_make_no_sense_are_refused_before_the_data_is_read(
+        self, desk: Desk, text: str, what: str, where: str
+    ) -> None:
+        (desk.folder / "r.txt").write_text(text)
+        words = ("net.onnx", "--data", "gen:breaks", "-o", "net.edgecal", "--tensorrt", "8.5")
+        said = desk.refused(*words, "--ranges", "r.txt")
+        assert what in said[0]
+        assert said[1].startswith(where)
+        assert desk.bundles() == []
+
+    def test_in_a_file_of_no_known_format_are_told_the_way_through_convert(
+        self, desk: Desk
+    ) -> None:
+        (desk.folder / "r.txt").write_text("nothing like it")
+        answer = desk.calibrate(*GOOD, "--tensorrt", "8.5", "--ranges", "r.txt", "--json")
+        remedy = answer.document["error"]["remedy"]
+        assert "edgecal cache convert r.txt --to json -o ranges.json --from FORMAT" in remedy
+
+    def test_may_stand_in_the_project_file_and_yield_to_a_file(self, desk: Desk) -> None:
+        settings = desk.folder / "edgecal.toml"
+        settings.write_text('[calibrate.ranges]\n"[xy]" = 127\nmm = 254.0\n')
+        (desk.folder / "r.txt").write_text("mm: 508\n")
+        words = (*GOOD, "--tensorrt", "8.5")
+        assert desk.calibrate(*words).code == 0
+        assert self.cache(desk) == {"x": 1.0, "mm": 2.0, "y": 1.0}
+        sources = {one.source for one in desk.manifest().calibration.overrides}
+        assert sources == {f"{settings}: [calibrate.ranges]"}
+        assert desk.calibrate(*words, "--ranges", "r.txt").code == 0
+        assert self.cache(desk) == {"x": 1.0, "mm": 4.0, "y": 1.0}
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("[calibrate.ranges]\nmn = 1.0\n", "no tensor of the network"),
+            ("[calibrate.ranges]\nmm = 'wide'\n", "'mm' wants the largest magnitude"),
+            ("[calibrate.ranges]\nblock.mm = 1.0\n", "'block' wants the largest magnitude"),
+            ("[calibrate]\nranges = 3\n", "ranges wants a table, found 3"),
+        ],
+    )
+    def test_in_the_project_file_with_a_mistake_are_refused(
+        self, desk: Desk, text: str, said: str
+    ) -> None:
+        (desk.folder / "edgecal.toml").write_text(text)
+        what, where = desk.refused(*GOOD, "--tensorrt", "8.5")
+        assert said in what
+        assert where.startswith(str(desk.folder / "edgecal.toml"))
+
+    def test_in_a_network_are_refused(self, desk: Desk) -> None:
+        assert desk.calibrate(*GOOD, "--tensorrt", "8.5").code == 0
+        with pytest.raises(SystemExit):
+            app.main(["cache", "convert", "net.edgecal", "--to", "qdq", "-o", "qdq.onnx"])
+        what, where = desk.refused(*GOOD, "--tensorrt", "8.5", "--ranges", "qdq.onnx")
+        assert (what, where) == ("expected a table of ranges, found a network", "qdq.onnx")
 
 
 class TestPictures:
@@ -418,7 +630,7 @@ class TestARefusal:
             ({"model": "gen.py"}, "the model is corrupt", "gen.py"),
             ({"model": "data.npy"}, "the model is corrupt", "data.npy"),
             ({"data": "gone"}, "there is no such file or folder", "gone"),
-            ({"data": "net.onnx"}, "expected a folder of images", "net.onnx"),
+            ({"data": "net.onnx"}, "expected a folder", "net.onnx"),
             ({"data": "photos"}, "wants samples of 4, found", "photos/00.png"),
             ({"data": "gen:breaks"}, "ValueError: sensor [17] is off", "gen:breaks"),
             ({"data": "gen:gone"}, "has no attribute 'gone'", "gen:gone"),

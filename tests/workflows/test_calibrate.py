@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from edgecal.adapters.datasets import open_dataset
 from edgecal.adapters.onnx_model import read_model
 from edgecal.adapters.ort_backend import OrtBackend
+from edgecal.core.amax import ALGORITHMS
 from edgecal.core.cache import parse_cache
 from edgecal.core.golden import parse_golden
 from edgecal.core.manifest import digest_of, parse_manifest, serialize_manifest
@@ -232,7 +233,7 @@ class TestHeldOutSamples:
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16])
-@pytest.mark.parametrize("algorithm", ["auto", "entropy2", "minmax", "percentile"])
+@pytest.mark.parametrize("algorithm", [AUTO, *ALGORITHMS])
 def test_one_sample_is_enough_for_every_algorithm(bench: Bench, algorithm: str, count: int) -> None:
     statistics, made = bench.run(
         conv_net(), floats(count, 3, 8, 8), names=["image"], algorithm=algorithm
@@ -246,7 +247,7 @@ def test_auto_takes_the_algorithm_with_the_least_error(bench: Bench) -> None:
     x = floats(64, 4)
     x[5, 0] = 4000.0  # an outlier that minmax falls for
     _, made = bench.run(vector_net(), x)
-    assert set(made.record.candidates) == {"entropy2", "minmax", "percentile"}
+    assert set(made.record.candidates) == {"entropy2", "minmax", "percentile", "mse"}
     best = min(made.record.candidates, key=lambda name: made.record.candidates[name])
     assert made.record.algorithm == best != "minmax"
     _, alone = bench.run(vector_net(), x, algorithm=best)
