@@ -97,6 +97,16 @@ class Dataset(Protocol):
         """Name the unreadable samples that were passed over, once the data was read."""
         ...
 
+    @property
+    def excluded(self) -> Sequence[str]:
+        """Name the samples left out because the test set has them, once the data was read."""
+        ...
+
+    @property
+    def groups(self) -> Mapping[str, int]:
+        """Count samples by label or folder, once the data was read; empty if it has neither."""
+        ...
+
     def __len__(self) -> int:
         """Count the samples; 0 where nobody knows before the end."""
         ...

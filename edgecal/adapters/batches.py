@@ -29,7 +29,7 @@ from edgecal.errors import DatasetError
 from edgecal.ports import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from edgecal.core.graph import TensorInfo
@@ -134,6 +134,8 @@ class BatchFiles:
     limit: int | None = None
     kind: str = "batches"
     skipped: Sequence[str] = ()
+    excluded: Sequence[str] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
     preprocess: None = None
     batches: list[Batch] = field(default_factory=list)
 

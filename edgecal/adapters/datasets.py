@@ -1,8 +1,7 @@
-"""Calibration data: images, NumPy files, batch files, generators; one sample at a time."""
+"""Calibration data: pictures, NumPy files, batch files, generators; one sample at a time."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import itertools
 import lzma
@@ -13,27 +12,53 @@ import tokenize
 import traceback
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecal.adapters.archives import TAR_SUFFIXES, ImageArchive
 from edgecal.adapters.batches import BatchFiles, find_batch_files
-from edgecal.adapters.images import is_image, load_image
+from edgecal.adapters.contact_sheet import TILES, Tile, draw_contact_sheet
+from edgecal.adapters.image_lists import (
+    CSV_SUFFIX,
+    LIST_SUFFIXES,
+    ImageFiles,
+    check_present,
+    images_by_pattern,
+    images_in_csv,
+    images_in_folder,
+    images_in_list,
+    is_pattern,
+    raise_unlistable,
+)
+from edgecal.adapters.images import apply_preprocess, decode_image, is_image, look_at
+from edgecal.adapters.pictures import folder_of
 from edgecal.adapters.samples import NUMBERS, check_shape, digest_arrays, fit_sample
-from edgecal.core.manifest import Digest
+from edgecal.core.manifest import digest_of
 from edgecal.core.preprocess import Preprocess
+from edgecal.core.shares import shares_of_folders, sort_shares
+from edgecal.core.similarity import Alike, Known, KnownPictures
 from edgecal.errors import DatasetError
 from edgecal.ports import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from edgecal.adapters.pictures import Picture, PictureSource
     from edgecal.core.graph import TensorInfo
+    from edgecal.core.manifest import Digest
+    from edgecal.core.preprocess import Color
+    from edgecal.core.similarity import Look
+
+T = TypeVar("T")
 
 _BROKEN: Final = (
     *(OSError, EOFError, ValueError, TypeError, RuntimeError),
@@ -43,6 +68,11 @@ _BROKEN: Final = (
 
 _READ_AHEAD: Final = 8
 """Pictures decoded before they are asked for."""
+
+_KINDS: Final = (
+    "a folder, list (.txt, .csv), pattern or archive (.tar) of images, an .npy or .npz file, batch "
+    "files, or module:function"
+)
 
 Array = npt.NDArray[Any]
 
@@ -54,11 +84,16 @@ def open_dataset(
     preprocess: Preprocess | None,
     skip_unreadable: bool = False,
     limit: int | None = None,
-) -> ImageFolder | ArrayFile | BatchFiles | Generated:
-    """Find out what `spec` names.
+) -> Images | ArrayFile | BatchFiles | Generated:
+    """Find out what `spec` names; the first of these that fits.
 
-    It may be a folder of images, an .npy or .npz file, batch files (a folder of them, one of
-    them, or the path that their names begin with), or `module:function`.
+    1. Batch files: a folder of them without images, one of them, or the path that their names
+       begin with.
+    2. A folder: every image below it, sorted by relative path.
+    3. A pattern with `*`, `?` or `[`, where no file has just that name: images, sorted by path.
+    4. By suffix: .tar, .tar.gz, .tgz, .tar.xz archives of images, in the order of their members;
+       .csv and .txt lists of images, in their order; .npy and .npz arrays.
+    5. `module:function`, a Python generator.
 
     Raises
     ------
@@ -69,13 +104,16 @@ def open_dataset(
     batches = find_batch_files(path)
     if batches:
         return BatchFiles(batches, inputs, limit=limit)
-    try:
-        is_folder = path.is_dir()
-    except OSError as error:  # a folder above it may not be entered
-        _raise_unreadable(error)
-    if is_folder:
-        return ImageFolder(
-            path, inputs, preprocess or Preprocess(), skip_unreadable=skip_unreadable, limit=limit
+    pictures = open_pictures(spec)
+    if pictures is not None:
+        if isinstance(pictures, ImageFiles) and pictures.behind and not skip_unreadable:
+            check_present(itertools.islice(pictures, limit))
+        return Images(
+            pictures,
+            inputs,
+            preprocess or Preprocess(),
+            skip_unreadable=skip_unreadable,
+            limit=limit,
         )
     if path.suffix in {".npy", ".npz"}:
         return ArrayFile(path, inputs, limit=limit)
@@ -83,106 +121,248 @@ def open_dataset(
     if colon and all(part.isidentifier() for part in module.split(".")) and function.isidentifier():
         return Generated(module, function, inputs, limit=limit)
     if path.exists():
-        raise DatasetError(
-            "expected a folder of images or batch files, an .npy or an .npz file",
-            where=spec,
-            remedy="unpack archives first; a single picture goes into a folder of its own",
-        )
+        raise _unknown_kind(path)
     raise DatasetError(
         "there is no such file or folder",
         where=spec,
-        remedy="give a folder of images or batch files, an .npy or .npz file, or module:function",
+        remedy=f"give {_KINDS}",
     )
 
 
-@dataclass
-class ImageFolder:
-    """Every image below a folder, in the order of their relative paths."""
+def open_pictures(spec: str) -> PictureSource | None:
+    """Open what holds pictures: a folder, a list, a CSV file, a pattern or an archive."""
+    path = Path(spec)
+    try:
+        if path.is_dir():
+            return images_in_folder(path)
+    except OSError as error:  # a folder above it may not be entered
+        raise_unlistable(error)
+    if is_pattern(spec) and not os.path.lexists(path):
+        return images_by_pattern(spec)
+    if path.name.lower().endswith(TAR_SUFFIXES):
+        return ImageArchive(path)
+    suffix = path.suffix.lower()
+    if suffix == CSV_SUFFIX:
+        return images_in_csv(path)
+    if suffix in LIST_SUFFIXES:
+        return images_in_list(path)
+    return None
 
-    folder: Path
+
+def _unknown_kind(path: Path) -> DatasetError:
+    suffix = path.suffix.lower()
+    if is_image(path.name):
+        remedy = "give the folder that holds the picture, or a .txt file that names it"
+    elif suffix in {".zip", ".7z", ".rar", ".zst"}:
+        remedy = "unpack it and give the folder, or pack it as a .tar"
+    else:
+        remedy = "name a list of images .txt or .csv, and an archive .tar"
+    return DatasetError(f"expected {_KINDS}", where=str(path), remedy=remedy)
+
+
+@dataclass
+class Images:
+    """Pictures from any source, in its order: decoded ahead of the reader, prepared, counted."""
+
+    source: PictureSource
     inputs: Sequence[TensorInfo]
     preprocess: Preprocess
     skip_unreadable: bool = False
     limit: int | None = None
     kind: str = "images"
     skipped: list[str] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
+    alike: list[Alike] = field(default_factory=list)
+    """Samples that were left out because the test set has them, once the data was read."""
+    _known: KnownPictures | None = None
+    _labels: Counter[str | None] = field(default_factory=Counter)
+    _folders: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        """List the folder, and stop here if the network does not take pictures."""
+        """Stop here if the network does not take pictures."""
         if len(self.inputs) != 1:
             raise DatasetError(
-                f"the network has {len(self.inputs)} inputs, and a folder of images feeds one",
-                where=str(self.folder),
+                f"the network has {len(self.inputs)} inputs, and pictures feed one",
+                where=self.source.where,
                 remedy="give an .npz file with one array per input, by input name",
             )
-        for root, folders, names in os.walk(self.folder, onerror=_raise_unreadable):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            self.files += [Path(root) / name for name in names if is_image(name)]
-        self.files.sort()
-        if not self.files:
+
+    @property
+    def files(self) -> list[Path]:
+        """Name the picture files, where each picture is one."""
+        if isinstance(self.source, ImageFiles):
+            return [one.path for one in self.source.pictures]
+        return []
+
+    @property
+    def excluded(self) -> list[str]:
+        """Name the samples that were left out for the test set's sake, once the data was read."""
+        return [one.sample for one in self.alike]
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Count samples by label, else by folder, once the data was read."""
+        if any(label is not None for label in self._labels):
+            return sort_shares({label or "(none)": n for label, n in self._labels.items()})
+        return shares_of_folders(self._folders)
+
+    def exclude_like(self, spec: str) -> None:
+        """Leave out what also stands in a test set: pictures in any form that `--data` takes.
+
+        The test set is read here, once; a picture of it that cannot be decoded counts by its bytes.
+
+        Raises
+        ------
+        DatasetError
+            If it cannot be read, or holds no pictures.
+        """
+        source = open_pictures(spec)
+        if source is None:
             raise DatasetError(
-                "there is no image in this folder, nor below it",
-                where=str(self.folder),
-                remedy="put PNG, JPEG, BMP, WebP or TIFF files there",
+                "expected a test set of pictures: a folder, list, CSV file, pattern or archive",
+                where=spec,
+                remedy="give the folder that holds the test pictures",
             )
+        known = KnownPictures()
+        with closing(_ahead(source, partial(_look, color=self.preprocess.color))) as ahead:
+            for _, future in ahead:
+                known.add(future.result())
+        self._known = known
+
+    def contact_sheet(self, count: int = TILES) -> bytes:
+        """Draw what the network will see of the first samples, as a PNG file.
+
+        Raises
+        ------
+        DatasetError
+            If there is no sample, or one cannot be read.
+        """
+        tensor = self.inputs[0].name
+        with closing(self._prepared()) as prepared:
+            tiles = [
+                Tile(
+                    name=sample.name,
+                    group=picture.label or folder_of(sample.name),
+                    values=sample.arrays[tensor],
+                )
+                for picture, sample in itertools.islice(prepared, count)
+            ]
+        if not tiles:
+            raise DatasetError(
+                "there is no picture that could be shown",
+                where=self.source.where,
+                remedy="give at least one picture that can be read",
+            )
+        return draw_contact_sheet(tiles, self.preprocess, source=self.source.where, total=len(self))
 
     def __len__(self) -> int:
-        """Count the samples at most to come; unreadable ones may be skipped."""
-        return len(self.files) if self.limit is None else min(self.limit, len(self.files))
+        """Count the samples at most to come, as some may be skipped; 0 where nobody knows."""
+        count = len(self.source)
+        return min(count or self.limit or 0, self.limit or count)
 
     def __iter__(self) -> Iterator[Sample]:
-        """Decode ahead of the reader, in order."""
-        given = 0
+        """Read from the first picture on."""
+        with closing(self._prepared()) as prepared:
+            for _, sample in prepared:
+                yield sample
+
+    def _prepared(self) -> Generator[tuple[Picture, Sample], None, None]:
         self.skipped.clear()
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            pending: list[tuple[Path, Future[tuple[Digest, Array]]]] = []
-            files = iter(self.files)
-            try:
-                while self.limit is None or given < self.limit:
-                    while len(pending) < _READ_AHEAD and (file := next(files, None)) is not None:
-                        pending.append((file, pool.submit(_load, file, self.preprocess)))
-                    if not pending:
-                        return
-                    file, future = pending.pop(0)
-                    try:
-                        digest, image = future.result()
-                    except DatasetError:
-                        if not self.skip_unreadable:
-                            raise
-                        self.skipped.append(self._name(file))
-                        continue
+        self.alike.clear()
+        self._labels.clear()
+        self._folders.clear()
+        given = 0
+        load = partial(_load, preprocess=self.preprocess, look=self._known is not None)
+        with closing(_ahead(self.source, load)) as ahead:
+            while self.limit is None or given < self.limit:
+                picture, future = next(ahead, (None, None))
+                if picture is None or future is None:
+                    break
+                try:
+                    loaded = future.result()
+                except DatasetError:
+                    if not self.skip_unreadable:
+                        raise
+                    self.skipped.append(picture.name)
+                    continue
+                if not self._is_known(picture, loaded):
                     given += 1
-                    arrays = {self.inputs[0].name: fit_sample(image, self.inputs[0], str(file))}
-                    yield Sample(name=self._name(file), digest=digest, arrays=arrays)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                    yield picture, self._sample(picture, loaded)
+        if not given and self.alike:
+            raise DatasetError(
+                f"every one of {len(self.alike)} samples also stands in the test set",
+                where=self.source.where,
+                remedy="give other calibration data, or check --exclude-like",
+            )
 
-    def _name(self, file: Path) -> str:
-        # a name need not be text; what goes into a manifest must
-        name = os.fsencode(file.relative_to(self.folder).as_posix())
-        return name.decode("utf-8", "backslashreplace")
+    def _is_known(self, picture: Picture, loaded: _Loaded) -> bool:
+        if self._known is None:
+            return False
+        found = self._known.find(picture.name, loaded.digest, loaded.look)
+        if found is not None:
+            self.alike.append(found)
+        return found is not None
+
+    def _sample(self, picture: Picture, loaded: _Loaded) -> Sample:
+        arrays = {self.inputs[0].name: fit_sample(loaded.image, self.inputs[0], picture.where)}
+        self._labels[picture.label] += 1
+        self._folders[folder_of(picture.name)] += 1
+        return Sample(name=picture.name, digest=loaded.digest, arrays=arrays)
 
 
-def _raise_unreadable(error: OSError) -> NoReturn:
-    raise DatasetError(
-        f"cannot list the folder: {error.strerror}",
-        where=str(error.filename),
-        remedy="check its permissions",
-    ) from error
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    digest: Digest
+    image: Array
+    look: Look | None
 
 
-def _load(file: Path, preprocess: Preprocess) -> tuple[Digest, Array]:
+def _load(picture: Picture, preprocess: Preprocess, *, look: bool) -> _Loaded:
+    data = picture.read()
+    pixels = decode_image(data, preprocess.color, source=picture.where)
+    return _Loaded(
+        digest=digest_of(data),
+        image=apply_preprocess(pixels, preprocess, source=picture.where),
+        look=look_at(pixels, preprocess.color) if look else None,
+    )
+
+
+def _look(picture: Picture, color: Color) -> Known:
+    data = picture.read()
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DatasetError(
-            f"cannot read the image: {error.strerror}",
-            where=str(file),
-            remedy="check its permissions, or pass --skip-unreadable",
-        ) from error
-    image = load_image(data, preprocess, source=str(file))
-    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}"), image
+        look = look_at(decode_image(data, color, source=picture.where), color)
+    except DatasetError:
+        look = None
+    return Known(name=picture.name, digest=digest_of(data), look=look)
+
+
+def _ahead(
+    source: PictureSource, work: Callable[[Picture], T]
+) -> Generator[tuple[Picture, Future[T]], None, None]:
+    """Work on a few pictures ahead of the reader, in threads; hand them out in their order."""
+    pending: deque[tuple[Picture, Future[T]]] = deque()
+    failure: DatasetError | None = None
+    pictures: Iterator[Picture] | None = iter(source)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        try:
+            while True:
+                while pictures is not None and len(pending) < _READ_AHEAD:
+                    try:
+                        picture = next(pictures)
+                    except StopIteration:
+                        pictures = None
+                    except DatasetError as error:  # the reader may want no more than came before
+                        pictures, failure = None, error
+                    else:
+                        pending.append((picture, pool.submit(work, picture)))
+                if not pending:
+                    break
+                yield pending.popleft()
+            if failure is not None:
+                raise failure
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(pictures, Generator):
+                pictures.close()
 
 
 @dataclass
@@ -194,6 +374,8 @@ class ArrayFile:
     limit: int | None = None
     kind: str = "arrays"
     skipped: Sequence[str] = ()
+    excluded: Sequence[str] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
     preprocess: None = None
     count: int = 0
 
@@ -362,6 +544,8 @@ class Generated:
     limit: int | None = None
     kind: str = "generator"
     skipped: Sequence[str] = ()
+    excluded: Sequence[str] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
     preprocess: None = None
 
     def __len__(self) -> int:

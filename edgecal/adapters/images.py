@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edgecal.core.similarity import SIDE, look_of
 from edgecal.errors import DatasetError
 
 if TYPE_CHECKING:
-    from edgecal.core.preprocess import Preprocess
+    from edgecal.core.preprocess import Color, Preprocess
+    from edgecal.core.similarity import Look
 
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -46,7 +48,8 @@ def load_image(data: bytes, preprocess: Preprocess, *, source: str) -> Array:
     DatasetError
         If the picture cannot be decoded whole, or is smaller than the crop.
     """
-    return apply_preprocess(_decode(data, preprocess, source), preprocess, source=source)
+    image = decode_image(data, preprocess.color, source=source)
+    return apply_preprocess(image, preprocess, source=source)
 
 
 def apply_preprocess(image: Array, preprocess: Preprocess, *, source: str) -> Array:
@@ -79,11 +82,26 @@ def apply_preprocess(image: Array, preprocess: Preprocess, *, source: str) -> Ar
     return laid_out
 
 
-def _decode(data: bytes, preprocess: Preprocess, source: str) -> Array:
+def decode_image(data: bytes, color: Color, *, source: str) -> Array:
+    """Decode a picture whole, as every viewer shows it, to 8 bits a channel.
+
+    OpenCV turns it as its EXIF orientation says, keeps the upper 8 of 16 bits, drops transparency
+    (the colours below it stay), and makes one colour space of grey, CMYK (with Adobe's inverted
+    inks, as JPEG files have them) and RGB; colour profiles are not applied.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, channels)
+
+    Raises
+    ------
+    DatasetError
+        If it is no picture, or not all of it is there.
+    """
     image = None
     if data and _is_whole(data):
         try:
-            flag = cv2.IMREAD_GRAYSCALE if preprocess.color == "gray" else cv2.IMREAD_COLOR
+            flag = cv2.IMREAD_GRAYSCALE if color == "gray" else cv2.IMREAD_COLOR
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
         except cv2.error:
             image = None
@@ -93,9 +111,19 @@ def _decode(data: bytes, preprocess: Preprocess, source: str) -> Array:
             where=source,
             remedy="replace or remove the file, or pass --skip-unreadable",
         )
-    if preprocess.color == "gray":
+    if color == "gray":
         return image[:, :, np.newaxis]
-    return image[:, :, ::-1] if preprocess.color == "rgb" else image
+    return image[:, :, ::-1] if color == "rgb" else image
+
+
+def look_at(image: Array, color: Color) -> Look | None:
+    """Draw a decoded picture together to what it looks like from afar."""
+    small = cv2.resize(np.ascontiguousarray(image), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    if color == "rgb":
+        small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    elif color == "bgr":
+        small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+    return look_of(small)
 
 
 def _is_whole(data: bytes) -> bool:

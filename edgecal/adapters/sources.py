@@ -9,16 +9,15 @@ a file replaced by one with an older time, or changed before a bundle was restam
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgecal.adapters.batches import BatchFiles
-from edgecal.adapters.datasets import ArrayFile, Generated, ImageFolder, open_dataset
+from edgecal.adapters.datasets import ArrayFile, Generated, Images, open_dataset
 from edgecal.core.freshness import FoundData, FoundModel
 from edgecal.core.graph import TensorInfo
-from edgecal.core.manifest import Digest
+from edgecal.core.manifest import Digest, digest_of
 from edgecal.errors import DatasetError, ModelError
 
 if TYPE_CHECKING:
@@ -65,10 +64,11 @@ def find_data(named: str, manifest: Manifest, *, deep: bool) -> FoundData:
             str(Path(named).expanduser()),
             [_tensor_info(one) for one in manifest.model.inputs],
             preprocess=None,
+            skip_unreadable=True,
         )
         if isinstance(dataset, Generated):
             return FoundData(source=named, problem="it is a generator, which would have to run")
-        if isinstance(dataset, ImageFolder):
+        if isinstance(dataset, Images):
             return _find_images(named, dataset, manifest, deep=deep)
         samples = len(dataset)
         digest = None
@@ -84,21 +84,27 @@ def find_data(named: str, manifest: Manifest, *, deep: bool) -> FoundData:
     return FoundData(source=named, kind=dataset.kind, samples=samples, digest=digest)
 
 
-def _find_images(named: str, dataset: ImageFolder, manifest: Manifest, *, deep: bool) -> FoundData:
+def _find_images(named: str, dataset: Images, manifest: Manifest, *, deep: bool) -> FoundData:
     """Read files only: pictures need not be decoded, nor the network run."""
-    record = manifest.data
-    names = {file: _name(file, dataset.folder) for file in dataset.files}
-    readable = [file for file, name in names.items() if name not in record.skipped]
-    used = readable[: record.samples]
-    digest = None
-    if deep or _changed_since(manifest, used):
-        digest = _digest_samples((names[file], _digest_file(file)) for file in used)
+    record, source = manifest.data, dataset.source
+    changed = deep or _changed_since(manifest, [one for one in source.files if one.exists()])
+    if not changed and not len(source):  # an archive would have to be read to be counted
+        return FoundData(source=named, kind=dataset.kind)
+    left_out = {*record.skipped, *record.excluded}
+    names: list[str] = []
+    digest = hashlib.sha256()
+    for picture in source:
+        if picture.name in left_out:
+            continue
+        names.append(picture.name)
+        if changed and len(names) <= record.samples:
+            digest.update(f"{picture.name}\0{digest_of(picture.read())}\n".encode())
     return FoundData(
         source=named,
         kind=dataset.kind,
-        samples=len(readable),
-        first=tuple(names[file] for file in used[: len(record.first)]),
-        digest=digest,
+        samples=len(names),
+        first=tuple(names[: len(record.first)]),
+        digest=Digest(f"sha256:{digest.hexdigest()}") if changed else None,
     )
 
 
@@ -117,17 +123,6 @@ def _digest_samples(samples: Iterable[tuple[str, Digest]]) -> Digest:
     for name, digest in samples:
         whole.update(f"{name}\0{digest}\n".encode())
     return Digest(f"sha256:{whole.hexdigest()}")
-
-
-def _name(file: Path, folder: Path) -> str:
-    # as a manifest spells it, where names that are no text cannot stand
-    return os.fsencode(file.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _digest_file(file: Path) -> Digest:
-    digest = hashlib.sha256()
-    _feed(digest, file)
-    return Digest(f"sha256:{digest.hexdigest()}")
 
 
 def _feed(digest: hashlib._Hash, file: Path) -> None:

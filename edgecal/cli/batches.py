@@ -13,11 +13,14 @@ from edgecal.cli.data import (
     DataOption,
     DataRequest,
     DtypeOption,
+    ExcludeLikeOption,
     FitOption,
     LayoutOption,
     MeanOption,
     ModelArgument,
     PreprocessOption,
+    PresetOption,
+    PreviewOption,
     ResizeOption,
     SamplesOption,
     ScaleOption,
@@ -27,6 +30,7 @@ from edgecal.cli.data import (
     open_data,
 )
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
+from edgecal.cli.preview import findings_of_pass
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
@@ -61,6 +65,8 @@ def batches(
     suffix: Annotated[str, typer.Option(help="What follows the number; may be empty.")] = ".batch",
     samples: SamplesOption = None,
     skip_unreadable: SkipUnreadableOption = False,
+    exclude_like: ExcludeLikeOption = None,
+    preset: PresetOption = None,
     preprocess: PreprocessOption = None,
     resize: ResizeOption = None,
     fit: FitOption = None,
@@ -70,6 +76,7 @@ def batches(
     scale: ScaleOption = None,
     layout: LayoutOption = None,
     dtype: DtypeOption = None,
+    preview: PreviewOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -96,6 +103,7 @@ def batches(
         data or defaults.data, "--data", "a folder, a file or a generator", command="batches"
     )
     flags = {
+        "preset": preset,
         "resize": resize,
         "fit": fit,
         "crop": crop,
@@ -110,6 +118,8 @@ def batches(
         preprocess=chosen_preprocess(preprocess, project, flags),
         skip_unreadable=skip_unreadable,
         limit=samples or defaults.samples,
+        exclude_like=exclude_like,
+        preview=preview,
     )
     inputs = wiring.model(model_path).graph.inputs
     wiring.check_batches(output, inputs, prefix=prefix, suffix=suffix, data=Path(spec))
@@ -127,6 +137,7 @@ def batches(
             batch_size=size,
             progress=lambda count: progress("writing", count, total),
         )
+    findings += findings_of_pass(source, spec=spec, test_set=exclude_like)
     story.findings(findings)
     document = {
         "schema": "edgecal.batches/1",
@@ -137,6 +148,7 @@ def batches(
         "samples": written.samples,
         "dropped": written.dropped,
         "skipped": list(source.skipped),
+        "excluded": list(source.excluded),
         "findings": [finding.to_json() for finding in findings],
     }
     skipped = len(source.skipped)

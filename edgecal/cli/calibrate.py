@@ -14,11 +14,14 @@ from edgecal.cli.data import (
     DataOption,
     DataRequest,
     DtypeOption,
+    ExcludeLikeOption,
     FitOption,
     LayoutOption,
     MeanOption,
     ModelArgument,
     PreprocessOption,
+    PresetOption,
+    PreviewOption,
     ResizeOption,
     SamplesOption,
     ScaleOption,
@@ -28,6 +31,7 @@ from edgecal.cli.data import (
     open_data,
 )
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
+from edgecal.cli.preview import findings_of_pass, shares_line
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
@@ -124,10 +128,12 @@ def calibrate(
     ] = None,
     samples: SamplesOption = None,
     skip_unreadable: SkipUnreadableOption = False,
+    exclude_like: ExcludeLikeOption = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads; any number gives the same bits.", show_default="cores"),
     ] = None,
+    preset: PresetOption = None,
     preprocess: PreprocessOption = None,
     resize: ResizeOption = None,
     fit: FitOption = None,
@@ -137,6 +143,7 @@ def calibrate(
     scale: ScaleOption = None,
     layout: LayoutOption = None,
     dtype: DtypeOption = None,
+    preview: PreviewOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -162,6 +169,7 @@ def calibrate(
     project = wiring.project()
     defaults = project.calibrate
     flags = {
+        "preset": preset,
         "resize": resize,
         "fit": fit,
         "crop": crop,
@@ -179,6 +187,8 @@ def calibrate(
                 "--batch-size": batch_size,
                 "--samples": samples,
                 "--skip-unreadable": skip_unreadable or None,
+                "--exclude-like": exclude_like,
+                "--preview": preview,
                 "--preprocess": preprocess,
                 **{f"--{name}": value for name, value in flags.items()},
             }
@@ -222,6 +232,8 @@ def calibrate(
             preprocess=chosen_preprocess(preprocess, project, flags),
             skip_unreadable=skip_unreadable,
             limit=samples or defaults.samples,
+            exclude_like=exclude_like,
+            preview=preview,
         )
         work = _calibrate(Path(str(model)), request, versions, options, overrides, story)
     written = []
@@ -252,6 +264,8 @@ def calibrate(
         "algorithm": first.record.algorithm,
         "samples": work.statistics.samples,
         "skipped": list(work.source.skipped),
+        "excluded": list(work.source.excluded),
+        "groups": dict(work.source.groups),
         "seconds": round(seconds, 3),
         "tensors": first.coverage.covered,
         "derived_from": first.parent.digest if first.parent else None,
@@ -282,15 +296,22 @@ def _calibrate(  # noqa: PLR0917 - called once, in the words of the command line
     story: Story,
 ) -> _Work:
     """Go through the data."""
+    from rich.markup import escape
+
     from edgecal.cli import wiring
     from edgecal.workflows import calibrate as workflow
 
     network = wiring.model(model)
     source, findings = open_data(request, network.graph.inputs)
+    if request.preview is not None:
+        story.tell(f"preview: {escape(str(request.preview))}")
     with story.progress() as progress:
         statistics, calibrations = workflow.calibrate(
             wiring.backend(network), source, versions, options, progress, overrides=overrides
         )
+    findings += findings_of_pass(source, spec=request.spec, test_set=request.exclude_like)
+    if shares := shares_line(source):
+        story.detail(f"shares: {escape(shares)}")
     return _Work(
         network=network,
         data=request.spec,
@@ -411,6 +432,8 @@ def show_bundles(
             )
     unreadable = written[0][0].manifest.data.skipped
     skipped = f", {len(unreadable)} unreadable ones skipped" if unreadable else ""
+    alike = written[0][0].manifest.data.excluded
+    skipped += f", {len(alike)} of the test set left out" if alike else ""
     dropped = f", {statistics.dropped} of an incomplete batch dropped" if statistics.dropped else ""
     held = f" ({statistics.held_out_samples} held out to judge by)" if statistics.held_out else ""
     console.print(f"  samples    {statistics.samples}{held}{skipped}{dropped}, {seconds:.1f} s")

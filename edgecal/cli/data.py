@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecal.cli.preview import only_pictures, write_preview
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,9 +28,10 @@ ModelArgument = Annotated[
 DataOption = Annotated[
     str | None,
     typer.Option(
-        help="A folder of images, an .npy or .npz file (axis 0 counts samples), a folder of "
-        "sampleINT8 batch files or the path that their names begin with, or module:function of a "
-        "Python generator.",
+        help="Images: a folder, a list (.txt, .csv), a quoted pattern such as 'photos/**/*.jpg', "
+        "or an archive (.tar, .tar.gz). Or an .npy or .npz file (axis 0 counts samples), a folder "
+        "of sampleINT8 batch files or the path that their names begin with, or module:function of "
+        "a Python generator.",
         show_default=False,
     ),
 ]
@@ -39,10 +42,35 @@ SkipUnreadableOption = Annotated[
     bool,
     typer.Option("--skip-unreadable", help="Pass over images that cannot be read, and count them."),
 ]
+ExcludeLikeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Leave out pictures that also stand in this test set, re-encoded or resized too.",
+        show_default=False,
+    ),
+]
+PreviewOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OUT.png",
+        help="Draw what the network sees of the first 20 pictures.",
+        rich_help_panel=_PICTURE,
+        show_default=False,
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="imagenet, yolo, ssd or caffe-bgr: sizes are the network's; what else is given wins.",
+        rich_help_panel=_PICTURE,
+        show_default=False,
+    ),
+]
 PreprocessOption = Annotated[
     Path | None,
     typer.Option(
-        help="TOML file with resize, fit, crop, color, mean, scale, layout, dtype.",
+        help="TOML file with preset, resize, fit, crop, color, mean, scale, layout, dtype.",
         rich_help_panel=_PICTURE,
         show_default=False,
     ),
@@ -101,9 +129,13 @@ class DataRequest:
 
     spec: str
     preprocess: Preprocess | None
-    """`None` where nobody has said anything: then it is guessed for a folder of images."""
+    """`None` where nobody has said anything: then it is guessed for images."""
     skip_unreadable: bool = False
     limit: int | None = None
+    exclude_like: str | None = None
+    """A test set whose pictures are left out."""
+    preview: Path | None = None
+    """Where a contact sheet goes, before the work."""
 
 
 def chosen_preprocess(
@@ -111,30 +143,42 @@ def chosen_preprocess(
 ) -> Preprocess | None:
     """Put together what the project, a file and the command line say, the latter over the former.
 
+    A file takes the place of the project's settings, and so does a preset, over which the file's
+    settings stand.
+
     Parameters
     ----------
     flags
-        By setting; `None` where the option was not given.
+        By setting, `preset` among them; `None` where the option was not given.
     """
     from edgecal.cli import wiring
     from edgecal.core.preprocess import parse_preprocess
 
-    settings = project.preprocess
-    if file is not None:
-        settings = parse_preprocess(wiring.read_toml(file), source=str(file))
     given = {key: value for key, value in flags.items() if value is not None}
+    preset = given.pop("preset", None)
+    settings = project.preprocess
+    if preset is not None:
+        settings = parse_preprocess({"preset": preset}, source="--preset")
+    if file is not None:
+        table = wiring.read_toml(file)
+        if preset is not None:
+            table.pop("preset", None)
+        base = settings if preset is not None else None
+        settings = parse_preprocess(table, source=str(file), base=base)
     if given:
         settings = parse_preprocess(given, source="command line", base=settings)
     return settings
 
 
 def open_data(request: DataRequest, inputs: Sequence[TensorInfo]) -> tuple[Dataset, list[Finding]]:
-    """Open the data for a network; a finding says what was guessed."""
+    """Open the data for a network, and draw it if asked to; a finding says what was guessed."""
     from edgecal.cli import wiring
-    from edgecal.core.preprocess import assume_preprocess
+    from edgecal.core.preprocess import assume_preprocess, fit_to_network
 
     settings, findings = request.preprocess, []
-    if settings is None and Path(request.spec).is_dir():
+    if settings is not None:
+        settings = fit_to_network(settings, inputs)
+    elif inputs:
         settings, assumed = assume_preprocess(inputs)
         findings.append(assumed)
     source = wiring.dataset(
@@ -144,7 +188,13 @@ def open_data(request: DataRequest, inputs: Sequence[TensorInfo]) -> tuple[Datas
         skip_unreadable=request.skip_unreadable,
         limit=request.limit,
     )
-    # a folder of batch files comes prepared
+    if request.exclude_like is not None:
+        pictures = only_pictures(source, request.spec, option="--exclude-like")
+        pictures.exclude_like(request.exclude_like)
+    if request.preview is not None:
+        pictures = only_pictures(source, request.spec, option="--preview")
+        write_preview(request.preview, pictures, request.spec)
+    # other data comes prepared
     return source, findings if source.preprocess is not None else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
 
@@ -116,6 +116,10 @@ class DataRecord:
     first: tuple[str, ...]
     """Names of the first samples: the first batch sets the range of every histogram."""
     preprocess: Mapping[str, object] | None = None
+    excluded: tuple[str, ...] = ()
+    """Pictures left out because the test set has them too."""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """Samples by label, else by folder; empty where the data has neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +292,12 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
             external_data=tuple(_file_name(name) for name in model["external_data"]),
         ),
         data=DataRecord(
-            **{**data, "skipped": tuple(data["skipped"]), "first": tuple(data["first"])}
+            **{
+                **data,
+                "skipped": tuple(data["skipped"]),
+                "first": tuple(data["first"]),
+                "excluded": tuple(data.get("excluded", ())),
+            }
         ),
         calibration=CalibrationRecord(
             **{

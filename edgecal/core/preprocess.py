@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from edgecal.core.findings import Finding, Severity
+from edgecal.core.presets import PRESETS
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Preprocess:
     scale: tuple[float, ...] = (1.0,)
     layout: Layout = "nchw"
     dtype: Dtype = "float32"
+    preset: str | None = None
+    """Where the settings began; the others stand beside it, resolved."""
 
     @property
     def channels(self) -> int:
@@ -69,6 +72,9 @@ def parse_preprocess(
 ) -> Preprocess:
     """Read settings from a TOML table or a command line; the others stay as in `base`.
 
+    A `preset` among them takes the place of `base`. What a preset leaves to the network, the size
+    and the layout, `fit_to_network` fills in.
+
     Raises
     ------
     InputError
@@ -84,6 +90,9 @@ def parse_preprocess(
                 remedy=_REMEDY,
             )
         values[key] = _parse_value(key, value, source)
+    if "preset" in values:
+        settings: dict[str, Any] = dict(PRESETS[values["preset"]].settings)
+        base = parse_preprocess(settings, source=source)
     result = replace(base or Preprocess(), **values)
     for key in ("mean", "scale"):
         count = len(getattr(result, key))
@@ -96,19 +105,61 @@ def parse_preprocess(
     return result
 
 
+def fit_to_network(settings: Preprocess, inputs: Sequence[TensorInfo]) -> Preprocess:
+    """Give settings that began with a preset the size and the layout of the network.
+
+    Settings without a preset stay as they are: they are taken by their word.
+
+    Raises
+    ------
+    InputError
+        If no preset fits this network: it takes grey pictures, or whole pixels.
+    """
+    if settings.preset is None or len(inputs) != 1:
+        return settings
+    preset, tensor = PRESETS[settings.preset], inputs[0]
+    layout, channels, size = _picture_shape(inputs)
+    found = None
+    if channels not in {None, settings.channels}:
+        found = f"{channels} channel{'' if channels == 1 else 's'}"
+    elif tensor.dtype not in {"float32", "float16"}:
+        found = tensor.dtype
+    if found is not None:
+        raise InputError(
+            f"preset {settings.preset!r} makes {settings.channels} channels of float32, and input "
+            f"{tensor.name!r} takes {found}",
+            where="--preset",
+            remedy="leave the preset out, and say --color, --mean and --scale",
+        )
+    size = size or preset.size
+    crop, resize = settings.crop, settings.resize
+    if preset.crop_share is None:
+        resize = resize or (None if crop else size)
+    else:
+        crop = crop or size
+        if crop is not None and resize is None:
+            height, width = (round(side / preset.crop_share) for side in crop)
+            resize = (height, width)
+    return replace(settings, resize=resize, crop=crop, layout=layout)
+
+
+def _picture_shape(
+    inputs: Sequence[TensorInfo],
+) -> tuple[Layout, int | None, tuple[int, int] | None]:
+    """Read layout, channels, height and width from an input's shape, as far as they stand there."""
+    shape = (inputs[0].shape or ()) if len(inputs) == 1 else ()
+    if len(shape) != _IMAGE_RANK:
+        return "nchw", None, None
+    layout: Layout = "nhwc" if shape[1] not in {1, 3} and shape[3] in {1, 3} else "nchw"
+    channels = shape[1] if layout == "nchw" else shape[3]
+    height, width = shape[2:] if layout == "nchw" else shape[1:3]
+    return layout, channels, (height, width) if height and width else None
+
+
 def assume_preprocess(inputs: Sequence[TensorInfo]) -> tuple[Preprocess, Finding]:
     """Guess from the input's shape, and say so: a wrong guess makes a wrong cache."""
-    shape = (inputs[0].shape or ()) if len(inputs) == 1 else ()
-    color: Color = "rgb"
-    layout: Layout = "nchw"
-    size = None
-    if len(shape) == _IMAGE_RANK:
-        if shape[1] not in {1, 3} and shape[3] in {1, 3}:
-            layout = "nhwc"
-        channels = shape[1] if layout == "nchw" else shape[3]
-        color = "gray" if channels == 1 else "rgb"
-        height, width = shape[2:] if layout == "nchw" else shape[1:3]
-        size = (height, width) if height and width else None
+    layout, channels, size = _picture_shape(inputs)
+    color: Color = "gray" if channels == 1 else "rgb"
     whole = inputs[0].dtype == "uint8"
     settings = Preprocess(
         color=color,
@@ -124,18 +175,24 @@ def assume_preprocess(inputs: Sequence[TensorInfo]) -> tuple[Preprocess, Finding
         message=f"no preprocessing was given; assumed {color}, {layout}, "
         f"{f'{size[0]}x{size[1]}' if size else 'no resizing'}, "
         f"pixels {'as they are' if whole else '/ 255'}",
-        remedy="say how the application prepares pictures: --preprocess FILE.toml, or --mean and "
-        "--scale",
+        remedy="say how the application prepares pictures: --preset imagenet or another, "
+        "--preprocess FILE.toml, or --mean and --scale",
     )
 
 
 def _parse_value(key: str, value: object, source: str) -> object:
+    remedy = _REMEDY
     choices = {"color": Color, "layout": Layout, "dtype": Dtype, "fit": Fit}
     if key in choices:
         allowed = get_args(choices[key])
         if value in allowed:
             return value
         expected = f"one of {', '.join(allowed)}"
+    elif key == "preset":
+        if isinstance(value, str) and value in PRESETS:
+            return value
+        expected = f"one of {', '.join(PRESETS)}"
+        remedy = "use one of these, or give --color, --mean, --scale and --resize without a preset"
     elif key in {"resize", "crop"}:
         size = _numbers(value, "x", int)
         if 1 <= len(size) <= 2 and all(one > 0 for one in size):
@@ -146,7 +203,7 @@ def _parse_value(key: str, value: object, source: str) -> object:
         if numbers:
             return numbers[0] if key == "fill" else numbers
         expected = "a number, or one per channel"
-    raise InputError(f"{key} wants {expected}, found {value!r}", where=source, remedy=_REMEDY)
+    raise InputError(f"{key} wants {expected}, found {value!r}", where=source, remedy=remedy)
 
 
 def _numbers(value: object, separator: str, kind: type[N]) -> tuple[N, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -94,6 +94,8 @@ class RecordedData:
     skipped: Sequence[str] = ()
     preprocess: Preprocess | None = None
     samples: int = 0
+    excluded: Sequence[str] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Count the samples that there were."""
@@ -308,6 +310,8 @@ def make_manifest(
             batch_size=statistics.batch_size,
             first=statistics.first,
             preprocess=dataset.preprocess.to_json() if dataset.preprocess else None,
+            excluded=tuple(dataset.excluded),
+            groups=dict(dataset.groups),
         ),
         calibration=calibration.record,
         coverage=calibration.coverage,

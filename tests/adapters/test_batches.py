@@ -24,7 +24,7 @@ from edgecal.adapters.batches import (
     check_batch_folder,
     write_batches,
 )
-from edgecal.adapters.datasets import ImageFolder, open_dataset
+from edgecal.adapters.datasets import Images, open_dataset
 from edgecal.adapters.samples import digest_arrays
 from edgecal.core.graph import TensorInfo
 from edgecal.errors import DatasetError
@@ -217,7 +217,7 @@ class TestReading:
         write(tmp_path / "batch0", pictures(2))
         (tmp_path / "below").mkdir()
         (tmp_path / "below" / "a.png").touch()
-        assert isinstance(open_dataset(str(tmp_path), IMAGE, preprocess=None), ImageFolder)
+        assert isinstance(open_dataset(str(tmp_path), IMAGE, preprocess=None), Images)
         assert len(open_batches(tmp_path / "batch")) == 2
 
     def test_leaves_files_that_only_end_in_a_number_alone(self, tmp_path: Path) -> None:

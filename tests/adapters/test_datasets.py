@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgecal.adapters.datasets import ArrayFile, Generated, ImageFolder, open_dataset
+from edgecal.adapters.datasets import ArrayFile, Generated, Images, open_dataset
+from edgecal.adapters.pictures import PictureFile
 from edgecal.core.graph import TensorInfo
 from edgecal.core.preprocess import Preprocess
 from edgecal.errors import DatasetError
@@ -26,6 +27,7 @@ from tests.users import nobody
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgecal.core.preprocess import Color
     from edgecal.ports import Sample
 
 Array = npt.NDArray[Any]
@@ -91,7 +93,7 @@ def pictures(tmp_path: Path) -> Path:
 class TestFoldersOfImages:
     def test_are_read_in_the_order_of_their_names_however_deep(self, pictures: Path) -> None:
         dataset = open_dataset(str(pictures), IMAGE, preprocess=None)
-        assert isinstance(dataset, ImageFolder)
+        assert isinstance(dataset, Images)
         samples = list(dataset)
         assert [one.name for one in samples] == [
             "B.PNG",
@@ -538,11 +540,17 @@ def test_what_names_nothing_is_refused(
     assert refuse(spec).what == "there is no such file or folder"
 
 
-def test_a_single_picture_or_an_archive_of_pictures_is_no_data(tmp_path: Path) -> None:
-    draw(tmp_path / "a.png")
-    (tmp_path / "a.zip").write_bytes(b"PK")
-    for name in ("a.png", "a.zip"):
-        assert "expected a folder" in refuse(tmp_path / name, IMAGE).what
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("a.png", "a .txt file that names it"), ("a.zip", "pack it as a .tar"), ("notes.md", ".csv")],
+)
+def test_what_is_of_no_known_kind_is_refused_with_a_way_out(
+    tmp_path: Path, name: str, remedy: str
+) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    error = refuse(tmp_path / name, IMAGE)
+    assert "expected a folder" in error.what
+    assert remedy in error.remedy
 
 
 def test_each_kind_says_what_it_is(pictures: Path, tmp_path: Path) -> None:
@@ -552,3 +560,131 @@ def test_each_kind_says_what_it_is(pictures: Path, tmp_path: Path) -> None:
     assert (folder.kind, arrays.kind) == ("images", "arrays")
     assert folder.preprocess == Preprocess()
     assert arrays.preprocess is None
+
+
+def jpeg(image: Array, quality: int) -> bytes:
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    return data.tobytes()
+
+
+def scene(seed: int) -> Array:
+    """Something with large and small parts, as photographs have them."""
+    chance = np.random.default_rng(seed)
+    whole = np.full((120, 160, 3), 128.0)
+    for size in (4, 8, 16, 32):
+        noise = chance.normal(0, 120 / size**0.5, (size, size, 3))
+        whole += cv2.resize(noise, (160, 120), interpolation=cv2.INTER_CUBIC)
+    clipped: Array = np.clip(whole, 0, 255).astype(np.uint8)
+    return clipped
+
+
+SMALL = Preprocess(resize=(4, 5))
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Eight pictures to calibrate with; of three of them the test set has a form."""
+    data, test = tmp_path / "data", tmp_path / "test"
+    data.mkdir()
+    test.mkdir()
+    for number in range(8):
+        (data / f"{number}.jpg").write_bytes(jpeg(scene(number), 95))
+        (test / f"other{number}.jpg").write_bytes(jpeg(scene(100 + number), 90))
+    (test / "copy.jpg").write_bytes((data / "2.jpg").read_bytes())
+    (test / "worse.jpg").write_bytes(jpeg(scene(4), 30))
+    half = cv2.resize(scene(6), (80, 60), interpolation=cv2.INTER_AREA)
+    (test / "half.jpg").write_bytes(jpeg(half, 80))
+    (test / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    return tmp_path
+
+
+def pictures_of(spec: object, preprocess: Preprocess = SMALL, limit: int | None = None) -> Images:
+    dataset = open_dataset(str(spec), IMAGE, preprocess=preprocess, limit=limit)
+    assert isinstance(dataset, Images)
+    return dataset
+
+
+class TestTestSets:
+    @pytest.mark.parametrize("name", ["nowhere", "a.npz", "test/copy.jpg"])
+    def test_must_be_pictures(self, scenes: Path, name: str) -> None:
+        with pytest.raises(DatasetError, match="expected a test set of pictures"):
+            pictures_of(scenes / "data").exclude_like(str(scenes / name))
+
+    def test_without_any_picture_are_refused(self, scenes: Path) -> None:
+        (scenes / "empty").mkdir()
+        with pytest.raises(DatasetError, match="no image"):
+            pictures_of(scenes / "data").exclude_like(str(scenes / "empty"))
+
+    def test_that_hold_every_sample_leave_nothing_to_calibrate_with(self, scenes: Path) -> None:
+        dataset = pictures_of(scenes / "data")
+        dataset.exclude_like(str(scenes / "data"))
+        with pytest.raises(DatasetError, match="every one of 8 samples also stands in the test"):
+            list(dataset)
+
+    @pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
+    def test_take_away_copies_and_what_was_encoded_or_resized_anew(
+        self, scenes: Path, color: Color
+    ) -> None:
+        inputs = (TensorInfo(name="image", dtype="float32", shape=None),)
+        settings = Preprocess(resize=(4, 5), color=color)
+        dataset = open_dataset(str(scenes / "data"), inputs, preprocess=settings)
+        assert isinstance(dataset, Images)
+        dataset.exclude_like(str(scenes / "test"))
+        for _ in range(2):
+            assert [one.name for one in dataset] == [f"{n}.jpg" for n in (0, 1, 3, 5, 7)]
+            assert [(one.sample, one.known, one.same_bytes) for one in dataset.alike] == [
+                ("2.jpg", "copy.jpg", True),
+                ("4.jpg", "worse.jpg", False),
+                ("6.jpg", "half.jpg", False),
+            ]
+        assert dataset.excluded == ["2.jpg", "4.jpg", "6.jpg"]
+        assert sum(dataset.groups.values()) == 5
+
+    def test_with_a_limit_are_replaced_by_the_next_samples(self, scenes: Path) -> None:
+        dataset = pictures_of(scenes / "data", limit=4)
+        dataset.exclude_like(str(scenes / "test"))
+        assert [one.name for one in dataset] == [f"{n}.jpg" for n in (0, 1, 3, 5)]
+
+    def test_say_nothing_of_pictures_that_are_hardly_more_than_black(self, scenes: Path) -> None:
+        for folder, value in (("data", 1), ("test", 2)):
+            draw(scenes / folder / "night.png", value)
+        dataset = pictures_of(scenes / "data")
+        dataset.exclude_like(str(scenes / "test"))
+        assert "night.png" in [one.name for one in dataset]
+
+
+def test_samples_are_counted_by_the_folders_in_which_they_differ(tmp_path: Path) -> None:
+    for number in range(6):
+        draw(
+            tmp_path
+            / "cam"
+            / ("night" if number < 4 else "day")
+            / f"{number % 2}"
+            / f"{number}.png"
+        )
+    dataset = pictures_of(tmp_path, Preprocess())
+    assert dataset.groups == {}
+    list(dataset)
+    assert dataset.groups == {"cam/night": 4, "cam/day": 2}
+
+
+def test_decoding_ahead_is_bounded_however_slow_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        draw(tmp_path / f"{number:02}.png", number)
+    started: list[str] = []
+    whole = PictureFile.read
+
+    def counted(picture: PictureFile) -> bytes:
+        started.append(picture.name)
+        return whole(picture)
+
+    monkeypatch.setattr(PictureFile, "read", counted)
+    samples = iter(pictures_of(tmp_path, Preprocess()))
+    for _ in range(5):
+        next(samples)
+    assert len(started) <= 5 + 8
+    samples.close()  # type: ignore[attr-defined]
+    assert len(started) <= 5 + 8

@@ -220,3 +220,68 @@ def test_pictures_are_known_by_their_names() -> None:
     assert all(is_image(name) for name in good)
     bad = [".a.png", "._a.jpg", "a.txt", "png", "a.png.part", "a.npy", "a.gif", ""]
     assert not any(is_image(name) for name in bad)
+
+
+def cmyk_jpeg(inks: tuple[int, int, int, int]) -> bytes:
+    """One colour in four inks, 8 x 8 pixels, as Adobe's programs store it: 255 is no ink.
+
+    OpenCV cannot write such files. Every difference of the lowest frequency has a code of four
+    bits for its length, and the end of a block is one zero bit.
+    """
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+    lengths = bytes([0, 0, 0, 12] + [0] * 12)
+    bits = ""
+    for ink in inks:
+        level = (ink - 128) * 8
+        size = abs(level).bit_length()
+        bits += f"{size:04b}"
+        if size:
+            bits += f"{level if level > 0 else level + (1 << size) - 1:0{size}b}"
+        bits += "0"
+    bits += "1" * (-len(bits) % 8)
+    scan = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    frame = b"\x08" + (8).to_bytes(2, "big") * 2 + b"\x04"
+    frame += b"".join(bytes([one, 0x11, 0]) for one in range(1, 5))
+    select = b"\x04" + b"".join(bytes([one, 0]) for one in range(1, 5)) + b"\x00\x3f\x00"
+    return (
+        b"\xff\xd8"
+        + segment(0xEE, b"Adobe\x00\x64\x00\x00\x00\x00\x00")
+        + segment(0xDB, b"\x00" + b"\x01" * 64)
+        + segment(0xC0, frame)
+        + segment(0xC4, b"\x00" + lengths + bytes(range(12)))
+        + segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\x00")
+        + segment(0xDA, select)
+        + scan
+        + b"\xff\xd9"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inks", "colour"),
+    [
+        ((255, 255, 255, 255), (255, 255, 255)),
+        ((255, 0, 0, 255), (255, 0, 0)),
+        ((0, 255, 0, 255), (0, 255, 0)),
+        ((255, 255, 255, 0), (0, 0, 0)),
+        ((255, 128, 255, 200), (200, 100, 200)),
+    ],
+)
+def test_a_jpeg_in_four_inks_has_the_colours_that_would_be_printed(
+    inks: tuple[int, int, int, int], colour: tuple[int, int, int]
+) -> None:
+    have = load(cmyk_jpeg(inks))
+    assert have.shape == (3, 8, 8)
+    assert np.abs(have.reshape(3, -1).T - colour).max() <= 3
+    assert load(cmyk_jpeg(inks), Preprocess(color="gray")).shape == (1, 8, 8)
+
+
+def test_every_orientation_a_camera_writes_is_honoured() -> None:
+    image = cv2.resize(picture(), (64, 48))
+    plain = encode(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 100])
+    seen = {orientation: load(with_orientation(plain, orientation)) for orientation in range(1, 9)}
+    assert np.array_equal(seen[3], seen[1][:, ::-1, ::-1])
+    assert np.array_equal(seen[8], np.rot90(seen[1], 1, axes=(1, 2)))
+    assert np.array_equal(seen[2], seen[1][:, :, ::-1])

@@ -109,6 +109,7 @@ def test_whole_batches_are_written_and_the_rest_is_said(desk: Desk) -> None:
         "samples": 6,
         "dropped": 1,
         "skipped": [],
+        "excluded": [],
         "findings": [],
     }
     said = desk.run(*words)

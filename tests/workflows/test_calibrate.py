@@ -59,6 +59,8 @@ class Given:
     kind: str = "arrays"
     preprocess: None = None
     skipped: Sequence[str] = ()
+    excluded: Sequence[str] = ()
+    groups: dict[str, int] = field(default_factory=dict)
     read: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:

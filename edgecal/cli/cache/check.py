@@ -124,8 +124,7 @@ def check(
     findings = [*document.findings, *_model_changed(source, network)]
     observed = None
     if data is not None:
-        settings, assumed = _preprocess(source, network, data, preprocess)
-        findings += assumed
+        settings, assumed = _preprocess(source, network, preprocess)
         dataset = wiring.dataset(
             data,
             network.graph.inputs,
@@ -133,6 +132,8 @@ def check(
             skip_unreadable=False,
             limit=samples,
         )
+        if dataset.preprocess is not None:  # other data comes prepared
+            findings += assumed
         with story.progress() as progress:
             observed = observe(wiring.backend(network), dataset, samples=samples, progress=progress)
     done = check_cache(
@@ -177,22 +178,26 @@ def _model_changed(source: CacheFile, network: OnnxModel) -> Iterator[Finding]:
 
 
 def _preprocess(
-    source: CacheFile, network: OnnxModel, data: str, file: Path | None
+    source: CacheFile, network: OnnxModel, file: Path | None
 ) -> tuple[Preprocess | None, tuple[Finding, ...]]:
     """Take the settings that are nearest: given, of the bundle, of the project; else assume."""
     from edgecal.cli import wiring
-    from edgecal.core.preprocess import assume_preprocess, parse_preprocess
+    from edgecal.core.preprocess import assume_preprocess, fit_to_network, parse_preprocess
 
+    inputs = network.graph.inputs
     if file is not None:
-        return parse_preprocess(wiring.read_toml(file), source=str(file)), ()
+        settings = parse_preprocess(wiring.read_toml(file), source=str(file))
+        return fit_to_network(settings, inputs), ()
     recorded = source.manifest.data.preprocess if source.manifest is not None else None
     if recorded is not None:
         return parse_preprocess(recorded, source=str(source.path)), ()
-    settings = wiring.project().preprocess
-    if settings is None and Path(data).is_dir():
-        settings, assumed = assume_preprocess(network.graph.inputs)
-        return settings, (assumed,)
-    return settings, ()
+    ours = wiring.project().preprocess
+    if ours is not None:
+        return fit_to_network(ours, inputs), ()
+    if not inputs:
+        return None, ()
+    settings, finding = assume_preprocess(inputs)
+    return settings, (finding,)
 
 
 def _document(
