@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from edgecal.core.build import BuildRequest, BuildResult
     from edgecal.core.graph import Graph
+    from edgecal.core.histogram import Adder
     from edgecal.core.manifest import Digest, FileRecord, Manifest
     from edgecal.core.preprocess import Preprocess
 
@@ -139,6 +140,10 @@ class Backend(Protocol):
 
     def simulate(self, scales: Mapping[str, float]) -> Network:
         """Make the network that quantizes with these scales, in real units per INT8 step."""
+        ...
+
+    def adder(self) -> Adder:
+        """Give a way to count values by their bins that several threads can go at once."""
         ...
 
 

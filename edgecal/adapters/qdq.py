@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from edgecal.core.graph import Graph
     from edgecal.core.placement import ActivationPair, WeightPair
 
-_FIRST_PER_CHANNEL_OPSET: Final = 13
+FIRST_PER_CHANNEL_OPSET: Final = 13
 _FIRST_FLOAT16_SCALE_OPSET: Final = 19
-_IR_OF_OPSET: Final = {_FIRST_PER_CHANNEL_OPSET: 7, _FIRST_FLOAT16_SCALE_OPSET: 9}
+_IR_OF_OPSET: Final = {FIRST_PER_CHANNEL_OPSET: 7, _FIRST_FLOAT16_SCALE_OPSET: 9}
 _STANDARD: Final = frozenset({"", "ai.onnx"})
 
 _FLOAT: Final = onnx.TensorProto.FLOAT
@@ -72,7 +72,7 @@ def write_qdq(
     ModelError
         If the network has an operator that no opset with such pairs has.
     """
-    opset = _FIRST_FLOAT16_SCALE_OPSET if fp16 else _FIRST_PER_CHANNEL_OPSET
+    opset = _FIRST_FLOAT16_SCALE_OPSET if fp16 else FIRST_PER_CHANNEL_OPSET
     model = raise_opset(model, opset)
     placed = place_pairs(model.graph, scales, placement=placement)
     proto = _without_weights(model.proto)

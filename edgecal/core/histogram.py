@@ -6,6 +6,7 @@ the same bits, as long as all of them start from the range of the first batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -20,12 +21,22 @@ if TYPE_CHECKING:
 BINS: Final = 2048
 """TensorRT's number of bins over absolute values (kernel names in libnvinfer 8.4.1)."""
 
+MOST_CLAMPS: Final = 8
+"""Of one tensor at once: their bin numbers are added up in 16 bits, and 15 would still fit."""
+
 Values = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
+Grids = npt.NDArray[np.float32]
+"""A row per histogram, which says how a value becomes the number of its bin: clamped between the
+first two numbers, times the third, divided by the fourth, and cut off towards zero."""
+Adder = Callable[[Values, Grids, int, Counts], None]
+"""Does what `add_sums` does, to the last bit, for at most 2**17 values."""
 
 _SMALLEST_RANGE: Final = float(np.finfo(np.float32).tiny)
-_LARGEST_RANGE: Final = float(np.finfo(np.float32).max)
-_BLOCK: Final = 1 << 18
+_EXACT_RANGE: Final = 2.0**-60
+"""From here on a 2048th of a range has all its bits; below it, everything is scaled up first."""
+_SCALE_UP: Final = 2.0**64
+_BLOCK: Final = 1 << 17
 """Elements binned at once: the temporaries stay in the processor's cache."""
 
 
@@ -78,18 +89,61 @@ class Histogram:
         return folded
 
 
-def start_histogram(first_batch: Values) -> Histogram:
-    """Make an empty histogram whose range is the first batch's largest magnitude.
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """What Relu and Clip do to a tensor: bounds in real units, float32 numbers or infinite.
+
+    Without bounds it is the tensor itself.
+    """
+
+    low: float = -np.inf
+    high: float = np.inf
+
+    def then(self, after: Clamp) -> Clamp:
+        """Give the one clamp that does what this and another after it do."""
+        return Clamp(after.of(self.low), after.of(self.high))
+
+    def of(self, value: float) -> float:
+        """Clamp one number."""
+        return min(max(value, self.low), self.high)
+
+    def apply(self, values: Values) -> Values:
+        """Clamp an array; NaN stays NaN."""
+        clamped: Values = np.clip(values, np.float32(self.low), np.float32(self.high))
+        return clamped
+
+
+UNCLAMPED: Final = Clamp()
+
+
+def start_histogram(first_batch: Values, clamp: Clamp = UNCLAMPED) -> Histogram:
+    """Make an empty histogram whose range is the first batch's largest magnitude, once clamped.
 
     Why: TensorRT takes the range from the first batch, so order and batch size change its result.
     An all-zero first batch starts at the smallest normal float32, from where doubling reaches any
     range in whole powers of two, the same ones for every worker.
     """
-    magnitudes = np.abs(first_batch[np.isfinite(first_batch)])
-    largest = float(magnitudes.max()) if magnitudes.size else 0.0
+    clamped = clamp.apply(first_batch)
+    bounds = _bounds(clamped) or _bounds(clamped[np.isfinite(clamped)]) or (0.0, 0.0)
     return Histogram(
-        range_end=max(largest, _SMALLEST_RANGE), counts=np.zeros(2 * BINS + 1, np.int64)
+        range_end=max(abs(bounds[0]), abs(bounds[1]), _SMALLEST_RANGE),
+        counts=np.zeros(2 * BINS + 1, np.int64),
     )
+
+
+def sums_of_bins(values: Values, grids: Grids, offset: int) -> npt.NDArray[np.uint16]:
+    """Add up the numbers that a value's bins have in all grids, and the offset."""
+    sums = np.full(values.shape, offset, np.uint16)
+    room = np.empty_like(values)
+    for grid in grids:
+        # the offset outweighs what is negative: wrapping around comes to the same
+        sums += _bins(values, grid, room).view(np.uint16)
+    return sums
+
+
+def add_sums(values: Values, grids: Grids, offset: int, counts: Counts) -> None:
+    """Count finite values by their `sums_of_bins`, on top of what is counted already."""
+    counts += np.bincount(sums_of_bins(values, grids, offset), minlength=len(counts))
 
 
 def collect(histogram: Histogram, values: Values) -> Histogram:
@@ -99,42 +153,136 @@ def collect(histogram: Histogram, values: Values) -> Histogram:
     ----------
     values : ndarray of float32, any shape
     """
-    flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-    if flat.size == 0:
+    if values.size == 0:
         return histogram
-    low, high = float(flat.min()), float(flat.max())
-    non_finite = histogram.non_finite
-    if not (np.isfinite(low) and np.isfinite(high)):
-        finite = flat[np.isfinite(flat)]
-        non_finite += flat.size - finite.size
-        if finite.size == 0:
-            return replace(histogram, non_finite=non_finite)
-        flat = finite
-        low, high = float(flat.min()), float(flat.max())
-    wide = widen(histogram, to=max(abs(low), abs(high)))
-    counts = wide.counts.copy()
-    for start in range(0, flat.size, _BLOCK):
-        counts += _bin(flat[start : start + _BLOCK], wide.range_end)
-    first = histogram.samples == 0
-    return Histogram(
-        range_end=wide.range_end,
-        counts=counts,
-        minimum=low if first else min(low, histogram.minimum),
-        maximum=high if first else max(high, histogram.maximum),
-        non_finite=non_finite,
-    )
+    tally = Tally([histogram])
+    tally.add(values)
+    return tally.histograms()[0]
+
+
+class Tally:
+    """Adds batches of a tensor to its histogram, and to those of what clamps make of it.
+
+    The clamped tensors are never made, and their histograms are what collecting them would give,
+    to the last bit. Every value is counted once, under the *sum* of its bins' numbers in all of
+    the histograms. Each number can only grow with the value, so two values have equal sums only if
+    they share every bin: the sums can be taken apart again. That waits until a range doubles or
+    the histograms are asked for.
+
+    Parameters
+    ----------
+    starts
+        One histogram per clamp, all of the same batches.
+    clamps
+        At most `MOST_CLAMPS`. The first one is `UNCLAMPED`.
+    """
+
+    def __init__(
+        self,
+        starts: Sequence[Histogram],
+        clamps: Sequence[Clamp] = (UNCLAMPED,),
+        adder: Adder = add_sums,
+    ) -> None:
+        self._views = [_View(*pair) for pair in zip(starts, clamps, strict=True)]
+        self._adder = adder
+        self._offset = sum(BINS for clamp in clamps if clamp.low < 0)
+        self._sums = np.zeros(self._offset + BINS * len(self._views) + 1, np.int64)
+
+    def add(self, values: Values) -> None:
+        """Take a batch of the tensor's values, float32 of any shape."""
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK]
+            bounds = _bounds(block)
+            if bounds is None:
+                self._add_odd(block)
+                continue
+            low, high = bounds
+            self._reach([(view.clamp.of(low), view.clamp.of(high)) for view in self._views])
+            self._adder(block, self._grids(), self._offset, self._sums)
+
+    def histograms(self) -> tuple[Histogram, ...]:
+        """Give what was seen so far, a histogram per clamp."""
+        self._take_apart()
+        return tuple(view.histogram() for view in self._views)
+
+    def _add_odd(self, block: Values) -> None:
+        """Add a block with NaN or infinities, which clamps may turn into numbers."""
+        clamped = [view.clamp.apply(block) for view in self._views]
+        finite = [values[np.isfinite(values)] for values in clamped]
+        self._reach([_bounds(values) for values in finite])
+        for view, values, grid in zip(self._views, finite, self._grids(), strict=True):
+            bins = _bins(values, grid, np.empty_like(values)) + BINS
+            view.counts += np.bincount(bins, minlength=2 * BINS + 1)
+            view.non_finite += block.size - values.size
+
+    def _grids(self) -> Grids:
+        return np.asarray([view.grid() for view in self._views], np.float32)
+
+    def _reach(self, bounds: Sequence[tuple[float, float] | None]) -> None:
+        """Widen the ranges to hold values of these bounds, which are all about to be counted."""
+        found = [(view, *both) for view, both in zip(self._views, bounds, strict=True) if both]
+        if any(max(-low, high) > view.range_end for view, low, high in found):
+            self._take_apart()
+        for view, low, high in found:
+            view.reach(low, high)
+
+    def _take_apart(self) -> None:
+        """Give every histogram its own from the common counts."""
+        root = self._views[0]
+        if len(self._views) == 1:
+            root.counts += self._sums
+            self._sums[:] = 0
+            return
+        held = np.flatnonzero(self._sums)
+        if held.size == 0:
+            return
+        # every place where a number can change, of all values seen: so every sum occurs here
+        places = np.concatenate([_places(view.range_end) for view in self._views])
+        places = np.clip(places, np.float32(root.low), np.float32(root.high))
+        grids = self._grids()
+        sums = sums_of_bins(places, grids, self._offset)
+        bins = np.zeros(len(self._sums), np.int64)
+        for view, grid in zip(self._views, grids, strict=True):
+            bins[sums] = _bins(places, grid, np.empty_like(places))
+            np.add.at(view.counts, bins[held] + BINS, self._sums[held])
+        self._sums[:] = 0
+
+
+class _View:
+    """One of a tally's histograms, in the making."""
+
+    def __init__(self, start: Histogram, clamp: Clamp) -> None:
+        self.clamp = clamp
+        self.range_end = start.range_end
+        self.counts = start.counts.copy()
+        self.non_finite = start.non_finite
+        seen = start.samples > 0
+        self.low = start.minimum if seen else np.inf
+        self.high = start.maximum if seen else -np.inf
+
+    def reach(self, low: float, high: float) -> None:
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.range_end, self.counts = _widened(self.range_end, self.counts, max(-low, high))
+
+    def grid(self) -> tuple[float, float, float, float]:
+        scale = 1.0 if self.range_end >= _EXACT_RANGE else _SCALE_UP
+        return self.clamp.low, self.clamp.high, scale, self.range_end / BINS * scale
+
+    def histogram(self) -> Histogram:
+        seen = self.low <= self.high
+        return Histogram(
+            range_end=self.range_end,
+            counts=self.counts.copy(),
+            minimum=self.low if seen else 0.0,
+            maximum=self.high if seen else 0.0,
+            non_finite=self.non_finite,
+        )
 
 
 def widen(histogram: Histogram, *, to: float) -> Histogram:
     """Double the range, merging bins in pairs, until it holds magnitude `to`."""
-    range_end, counts = histogram.range_end, histogram.counts
-    while range_end < to:
-        merged = np.zeros_like(counts)
-        for side, target in ((counts[BINS:], merged[BINS:]), (counts[BINS::-1], merged[BINS::-1])):
-            target[1 : BINS // 2] = side[2:BINS].reshape(-1, 2).sum(axis=1)
-            target[BINS // 2] = side[BINS]  # R itself begins the first bin of the new half
-        merged[BINS] = counts[BINS - 1 : BINS + 2].sum()
-        range_end, counts = range_end * 2.0, merged
+    range_end, counts = _widened(histogram.range_end, histogram.counts, to)
     return replace(histogram, range_end=range_end, counts=counts)
 
 
@@ -171,19 +319,53 @@ def merge_histograms(parts: Iterable[Histogram]) -> Histogram:
     return merged
 
 
-def _bin(values: Values, range_end: float) -> Counts:
-    """Count a block of finite values; an exact float32 quotient of at most 1 picks the bin.
+def _bounds(values: Values) -> tuple[float, float] | None:
+    """Give the least and the greatest value; nothing if there is none or not all are finite."""
+    if values.size == 0:
+        return None
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return None
+    return low + 0.0, high + 0.0  # there is one zero
 
-    Why divide: (x / R) * 2048 loses nothing when R doubles, so binning before or after a doubling
-    agrees to the last value. Multiplying by a rounded 2048 / R does not. Truncation towards zero
-    bins both signs alike, and a mask by sign would cost more than all the rest.
+
+def _bins(values: Values, grid: npt.NDArray[np.float32], room: Values) -> npt.NDArray[np.int16]:
+    """Give the bins of finite values as numbers from -2048 to 2048.
+
+    Why divide: x / (R / 2048) loses nothing when R doubles, so binning before or after a doubling
+    agrees to the last value. Multiplying by a rounded 2048 / R does not. Cutting off towards zero
+    numbers both signs alike.
     """
-    quotient = values.copy()
-    if range_end > _LARGEST_RANGE:  # doubling went past float32, as it does for masks at its end
-        quotient *= np.float32(0.5)
-        range_end *= 0.5
-    quotient /= np.float32(range_end)
-    quotient *= np.float32(BINS)
-    index = quotient.astype(np.int32)
-    index += BINS
-    return np.bincount(index, minlength=2 * BINS + 1)
+    low, high, scale, width = grid
+    if low > -np.inf or high < np.inf:
+        values = np.clip(values, low, high, out=room)
+    if scale != 1:
+        values = np.multiply(values, scale, out=room)
+    bins: npt.NDArray[np.int16] = np.divide(values, width, out=room).astype(np.int16)
+    return bins
+
+
+def _widened(range_end: float, counts: Counts, to: float) -> tuple[float, Counts]:
+    while range_end < to:
+        merged = np.zeros_like(counts)
+        for side, target in ((counts[BINS:], merged[BINS:]), (counts[BINS::-1], merged[BINS::-1])):
+            target[1 : BINS // 2] = side[2:BINS].reshape(-1, 2).sum(axis=1)
+            target[BINS // 2] = side[BINS]  # R itself begins the first bin of the new half
+        merged[BINS] = counts[BINS - 1 : BINS + 2].sum()
+        range_end, counts = range_end * 2.0, merged
+    return range_end, counts
+
+
+def _places(range_end: float) -> Values:
+    """Give float32 numbers around every edge of a range's bins, so that none lies between them.
+
+    An edge in float32 lies within one step of the exact one.
+    """
+    most = float(np.finfo(np.float32).max)
+    exact = np.arange(-BINS, BINS + 1) * (range_end / BINS)
+    edges = np.clip(exact, -most, most).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond the last number lies infinity, which is cut off
+        below, above = (np.nextafter(edges, np.float32(end)) for end in (-np.inf, np.inf))
+        more = [np.nextafter(below, np.float32(-np.inf)), np.nextafter(above, np.float32(np.inf))]
+    places: Values = np.concatenate([edges, below, above, *more])
+    return places

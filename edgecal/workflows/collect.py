@@ -19,11 +19,16 @@ from edgecal.core.batching import (
     runs_of,
     stack,
 )
-from edgecal.core.histogram import Histogram, collect, merge_histograms, start_histogram
-from edgecal.core.manifest import (
-    Digest,
+from edgecal.core.derived import View, views
+from edgecal.core.histogram import (
+    UNCLAMPED,
+    Clamp,
+    Histogram,
+    Tally,
+    merge_histograms,
+    start_histogram,
 )
-from edgecal.core.tensors import activations
+from edgecal.core.manifest import Digest
 from edgecal.errors import DatasetError, ModelError
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgecal.core.graph import Graph
     from edgecal.ports import Backend, Dataset, Network, Sample
 
 AUTO: Final = "auto"
@@ -95,39 +101,31 @@ def collect_statistics(
             remedy="leave --batch-size out, or export the network with a dynamic batch axis",
         )
     batch_size = fixed or options.batch_size or 1
-    names = activations(backend.graph)
-    if not names:
+    shown = views(backend.graph)
+    if not shown:
         raise ModelError(
             "the network has no float32 tensor, so there is nothing to calibrate",
             remedy="export it in float32",
         )
-    network = backend.expose(names)
+    network = backend.expose(tuple(dict.fromkeys(view.source for view in shown.values())))
     reader = _Reader(dataset, batch_size, exact=fixed is not None)
     total = len(dataset)
-    with _Collector(network, names, options.workers) as collector:
-        for batch in reader:
-            collector.add(batch)
-            progress("calibrating", reader.samples, total)
-        histograms = collector.finish()
-    judged = reader.held if reader.holds_out else reader.early
-    golden_batch = fixed or 1
-    runs = []
-    for inputs in runs_of([sample.arrays for sample in judged], batch=golden_batch):
-        values = network.run(inputs)
-        fp32 = {
-            output.name: values[output.name]
-            for output in backend.graph.outputs
-            if output.name in values and values[output.name].dtype.kind in _NUMBERS
-        }
-        if not fp32:
-            raise ModelError(
-                "the network has no output of numbers to judge INT8 by",
-                remedy="export it with the tensors before its last operators as outputs",
-            )
-        runs.append(JudgingRun(inputs=inputs, fp32=fp32))
+    with ThreadPoolExecutor(max(1, options.workers)) as pool:
+        collector = _Collector(backend, network, shown, pool, max(1, options.workers))
+        try:
+            for batch in reader:
+                collector.add(batch)
+                progress("calibrating", reader.samples, total)
+            histograms = collector.finish()
+            judged = reader.held if reader.holds_out else reader.early
+            inputs = runs_of([sample.arrays for sample in judged], batch=fixed or 1)
+            runs = tuple(pool.map(lambda one: _judge(backend.graph, network, one), inputs))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     return Statistics(
         histograms=histograms,
-        runs=tuple(runs),
+        runs=runs,
         held_out=reader.holds_out,
         samples=reader.samples,
         held_out_samples=len(reader.held) if reader.holds_out else 0,
@@ -197,30 +195,52 @@ class _Reader:
         return stack([sample.arrays for sample in samples], source=samples[0].name)
 
 
+def _judge(graph: Graph, network: Network, inputs: Arrays) -> JudgingRun:
+    values = network.run(inputs)
+    # copies, since a small array of the runtime's may keep the memory of a whole run from reuse
+    fp32 = {
+        output.name: values[output.name].copy()
+        for output in graph.outputs
+        if output.name in values and values[output.name].dtype.kind in _NUMBERS
+    }
+    if not fp32:
+        raise ModelError(
+            "the network has no output of numbers to judge INT8 by",
+            remedy="export it with the tensors before its last operators as outputs",
+        )
+    return JudgingRun(inputs=inputs, fp32=fp32)
+
+
 class _Collector:
     """Feeds batches to worker threads; any number of them gives the same histograms.
 
     The first batch runs alone, since its ranges are where every worker's histograms begin.
     """
 
-    def __init__(self, network: Network, names: Sequence[str], workers: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        network: Network,
+        shown: Mapping[str, View],
+        pool: ThreadPoolExecutor,
+        workers: int,
+    ) -> None:
+        self._backend = backend
         self._network = network
-        self._names = names
-        self._workers = max(1, workers)
-        self._pool = ThreadPoolExecutor(self._workers)
-        self._first: dict[str, Histogram] | None = None
-        self._spare: queue.SimpleQueue[dict[str, Histogram]] = queue.SimpleQueue()
+        self._shown = shown
+        self._clamps: dict[str, list[Clamp]] = {view.source: [UNCLAMPED] for view in shown.values()}
+        for view in shown.values():
+            if view.clamp not in self._clamps[view.source]:
+                self._clamps[view.source].append(view.clamp)
+        self._pool = pool
+        self._workers = workers
+        self._started = False
+        self._spare: queue.SimpleQueue[dict[str, Tally]] = queue.SimpleQueue()
         self._running: set[Future[None]] = set()
-
-    def __enter__(self) -> _Collector:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def add(self, batch: Arrays) -> None:
         """Take one batch; waits while all workers are busy."""
-        if self._first is None:
+        if not self._started:
             self._start(batch)
             return
         while len(self._running) >= 2 * self._workers:
@@ -233,36 +253,47 @@ class _Collector:
         """Wait for every batch and add the workers' histograms."""
         for future in self._running:
             future.result()
-        if self._first is None:
-            return {}
-        parts = [self._first]
+        parts: dict[View, list[Histogram]] = {}
         while not self._spare.empty():
-            parts.append(self._spare.get())
-        return {
-            name: merge_histograms(part[name] for part in parts if name in part)
-            for name in self._first
-        }
+            for name, tally in self._spare.get().items():
+                for clamp, part in zip(self._clamps[name], tally.histograms(), strict=True):
+                    parts.setdefault(View(name, clamp), []).append(part)
+        merged = {view: merge_histograms(found) for view, found in parts.items()}
+        return {name: merged[view] for name, view in self._shown.items() if view in merged}
 
     def _start(self, batch: Arrays) -> None:
         values = self._values(batch)
-        ranges = {name: start_histogram(value) for name, value in values.items()}
-        self._first = {name: collect(ranges[name], value) for name, value in values.items()}
-        for _ in range(self._workers):
-            self._spare.put(dict(ranges))
+        starts = {
+            name: [start_histogram(value, clamp) for clamp in self._clamps[name]]
+            for name, value in values.items()
+        }
+        adder = self._backend.adder()
+        tallies = [
+            {name: Tally(start, self._clamps[name], adder) for name, start in starts.items()}
+            for _ in range(self._workers)
+        ]
+        _add(tallies[0], values)
+        for one in tallies:
+            self._spare.put(one)
+        self._started = True
 
     def _collect(self, batch: Arrays) -> None:
         values = self._values(batch)
-        histograms = self._spare.get()
+        tallies = self._spare.get()
         try:
-            for name, value in values.items():
-                histograms[name] = collect(histograms[name], value)
+            _add(tallies, values)
         finally:  # whoever waits for them would wait for ever
-            self._spare.put(histograms)
+            self._spare.put(tallies)
 
     def _values(self, batch: Arrays) -> Arrays:
         outputs = {**batch, **self._network.run(batch)}
         return {
             name: outputs[name]
-            for name in self._names
+            for name in self._clamps
             if name in outputs and outputs[name].dtype == np.float32
         }
+
+
+def _add(tallies: Mapping[str, Tally], values: Arrays) -> None:
+    for name in list(values):
+        tallies[name].add(values.pop(name))  # its memory goes back at once

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from edgecal.core.histogram import (
     BINS,
+    UNCLAMPED,
+    Clamp,
     Histogram,
+    Tally,
     Values,
     collect,
     merge_histograms,
@@ -55,6 +58,88 @@ def test_any_split_over_workers_gives_the_same_histogram(
         parts[worker] = collect(parts[worker], batch)
     assert_same(merge_histograms(parts), collected(*batches))
     assert_same(merge_histograms(reversed(parts)), collected(*batches))
+
+
+CLAMPS = [
+    Clamp(low=0.0),
+    Clamp(low=0.0, high=6.0),
+    Clamp(low=-1.0, high=1.0),
+    Clamp(high=0.0),
+    Clamp(low=50.0, high=60.0),
+    Clamp(low=0.0, high=0.0),
+    Clamp(low=float(np.finfo(np.float32).min), high=float(np.finfo(np.float32).max)),
+    Clamp(low=float(np.float32(1e-40)), high=float(np.float32(1e-37))),
+]
+
+
+@given(
+    activation_batches(),
+    st.lists(st.sampled_from(CLAMPS), max_size=len(CLAMPS) - 1, unique=True),
+    st.lists(st.integers(0, 2), min_size=6, max_size=6),
+)
+def test_histograms_of_clamped_tensors_are_those_of_looking_at_them(
+    batches: list[Values], clamps: list[Clamp], workers: list[int]
+) -> None:
+    clamps = [UNCLAMPED, *clamps]
+    starts = [start_histogram(batches[0], clamp) for clamp in clamps]
+    tallies = [Tally(starts, clamps) for _ in range(3)]
+    for worker, batch in zip(workers, batches, strict=False):
+        tallies[worker].add(batch)
+    for clamp, *parts in zip(clamps, *(tally.histograms() for tally in tallies), strict=True):
+        bounds = (clamp.low, clamp.high)
+        with np.errstate(all="ignore"):
+            looked_at = [np.clip(one, *np.asarray(bounds, np.float32)) for one in batches]
+        assert_same(merge_histograms(parts), collected(*looked_at))
+
+
+@given(
+    st.floats(2.0**-10, 1024, width=32),
+    st.floats(2.0**-10, 1024, width=32),
+    st.integers(0, 2**31),
+)
+def test_values_beside_the_edges_of_either_grid_fall_where_they_would_alone(
+    reach: float, high: float, seed: int
+) -> None:
+    clamp = Clamp(low=0.0, high=high)
+    first = values(-reach, reach)
+    starts = [start_histogram(first), start_histogram(first, clamp)]
+    edges = np.concatenate(
+        [np.arange(-BINS, BINS + 1) * one.range_end / BINS for one in starts]
+    ).astype(np.float32)
+    beside = np.concatenate([edges, *(np.nextafter(edges, values(end)) for end in (-9e9, 9e9))])
+    chosen = np.random.default_rng(seed).choice(beside, 4000)
+    tally = Tally(starts, [UNCLAMPED, clamp])
+    tally.add(chosen)
+    whole, clamped = tally.histograms()
+    assert_same(whole, collect(starts[0], chosen))
+    assert_same(clamped, collect(starts[1], clamp.apply(chosen)))
+
+
+def test_what_a_tally_gave_does_not_change_with_what_it_sees_later() -> None:
+    first = values(-1.0, 0.5, 2.0)
+    clamps = [UNCLAMPED, Clamp(low=0.0)]
+    tally = Tally([start_histogram(first, clamp) for clamp in clamps], clamps)
+    tally.add(first)
+    before = tally.histograms()
+    tally.add(values(100.0))
+    assert [one.samples for one in before] == [3, 3]
+    assert [one.range_end for one in before] == [2.0, 2.0]
+    assert [one.samples for one in tally.histograms()] == [4, 4]
+    assert [one.maximum for one in tally.histograms()] == [100.0, 100.0]
+
+
+def test_infinities_are_counted_where_a_clamp_makes_numbers_of_them() -> None:
+    first = values(-np.inf, np.nan, 1.0, np.inf)
+    clamps = [UNCLAMPED, Clamp(low=0.0), Clamp(low=0.0, high=6.0)]
+    tally = Tally([start_histogram(first, clamp) for clamp in clamps], clamps)
+    tally.add(first)
+    found = [(one.samples, one.non_finite, one.maximum) for one in tally.histograms()]
+    assert found == [(1, 3, 1.0), (2, 2, 1.0), (3, 1, 6.0)]
+
+
+def test_there_is_one_zero() -> None:
+    histogram = collected(values(-0.0))
+    assert np.signbit([histogram.minimum, histogram.maximum]).tolist() == [False, False]
 
 
 @given(activation_batches())
