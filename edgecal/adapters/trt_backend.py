@@ -72,6 +72,7 @@ _LONGEST_ANSWER: Final = 2**20
 _KILL_S: Final = 10.0
 _LOOK_S: Final = 0.5
 _GLANCE_S: Final = 0.01
+_LOOK_UP_S: Final = 0.2
 _ASK_DOCKER_S: Final = 30.0
 _LAST_WORDS: Final = 4096
 _IN_CONTAINER: Final = "/edgecal"
@@ -523,13 +524,18 @@ class _Worker:
         BackendError
             If it is none.
         """
-        try:
-            found = self._answers.get(timeout=timeout_s)
-        except queue.Empty:
-            raise TimeoutError from None
+        found = self._next(time.monotonic() + timeout_s)
         if isinstance(found, BackendError):
             raise found
         return found
+
+    def _next(self, until: float) -> Answer | BackendError | None:
+        # an interrupt that comes just before the wait begins does not end it: wait in slices
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=_LOOK_UP_S)
+            if time.monotonic() > until:
+                raise TimeoutError
 
     def status(self) -> int:
         """Give the exit status of a worker that answers no more; negative for a signal."""
