@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+
+# a shell starts what runs in its background with interrupts ignored, and children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # how long an example takes says more of the machine than of the code
 settings.register_profile("edgecal", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
