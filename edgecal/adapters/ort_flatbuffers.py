@@ -13,8 +13,9 @@ import flatbuffers
 
 from edgecal.core.formats.carrying import check_names, finite_scales
 from edgecal.core.formats.flat_reader import table_strings
-from edgecal.core.formats.gathering import LEVELS, Gathering
+from edgecal.core.formats.gathering import Gathering
 from edgecal.core.formats.ort_tables import parse_table_value
+from edgecal.core.usable import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

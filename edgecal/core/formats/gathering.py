@@ -6,13 +6,11 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from edgecal.core.cache import Entry, entry_of_scale
+from edgecal.core.usable import LEVELS
 from edgecal.errors import CacheFormatError
 
 if TYPE_CHECKING:
     from typing import NoReturn
-
-LEVELS: Final = 127
-"""INT8 is symmetric in TensorRT: a tensor's range ends 127 steps from zero."""
 
 _QUOTED: Final = 60
 

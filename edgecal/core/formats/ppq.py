@@ -10,8 +10,9 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from edgecal.core.formats.carrying import check_names, finite_scales
-from edgecal.core.formats.gathering import LEVELS, Gathering
+from edgecal.core.formats.gathering import Gathering
 from edgecal.core.formats.json_text import member, number_of, read_object
+from edgecal.core.usable import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

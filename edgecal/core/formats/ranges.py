@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from edgecal.core.formats.carrying import check_names, finite_scales
 from edgecal.core.formats.decimals import parse_decimal
-from edgecal.core.formats.gathering import LEVELS, Gathering
+from edgecal.core.formats.gathering import Gathering
+from edgecal.core.usable import LEVELS
 from edgecal.errors import CacheFormatError
 
 if TYPE_CHECKING:

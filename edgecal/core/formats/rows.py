@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edgecal.core.cache import Entry
-from edgecal.core.formats.gathering import LEVELS
+from edgecal.core.usable import LEVELS
 from edgecal.errors import CacheFormatError
 
 if TYPE_CHECKING:
