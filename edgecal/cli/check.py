@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
+from edgecal.cli.options import (
+    BuilderOption,
+    DlaOption,
+    JsonOption,
+    NoFp16Option,
+    NoGpuFallbackOption,
+    QuietOption,
+    VerboseOption,
+)
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
@@ -26,7 +34,6 @@ if TYPE_CHECKING:
     _Judge = Callable[[Bundle, CacheFacts, BuildOptions], Sequence[TargetCheck]]
 
 _TABLES = "Instead of a target: a device by the platform tables"
-_HOW = "How it would be built"
 _SOURCES = "What the bundle was made from"
 _STYLES: Final = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _AT_ONCE: Final = 16
@@ -81,29 +88,10 @@ def check(
             show_default=False,
         ),
     ] = None,
-    dla: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="CORE",
-            help="For a DLA core.",
-            rich_help_panel=_HOW,
-            show_default=False,
-        ),
-    ] = None,
-    no_gpu_fallback: Annotated[
-        bool,
-        typer.Option(
-            "--no-gpu-fallback", help="The GPU will not help the DLA.", rich_help_panel=_HOW
-        ),
-    ] = False,
-    no_fp16: Annotated[
-        bool, typer.Option("--no-fp16", help="No FP16 beside INT8.", rich_help_panel=_HOW)
-    ] = False,
-    builder: Annotated[
-        str | None,
-        typer.Option(help="trtexec or onnxruntime.", rich_help_panel=_HOW, show_default="trtexec"),
-    ] = None,
+    dla: DlaOption = None,
+    no_gpu_fallback: NoGpuFallbackOption = False,
+    no_fp16: NoFp16Option = False,
+    builder: BuilderOption = None,
     model: Annotated[
         str | None,
         typer.Option(

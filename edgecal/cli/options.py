@@ -38,3 +38,32 @@ TargetsOption = Annotated[
         show_default=False,
     ),
 ]
+
+BUILDING = "How to build"
+"""The panel of the options below in a command's help."""
+
+BuilderOption = Annotated[
+    str | None,
+    typer.Option(help="trtexec or onnxruntime.", rich_help_panel=BUILDING, show_default="trtexec"),
+]
+DlaOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="CORE",
+        help="Build for a DLA core.",
+        rich_help_panel=BUILDING,
+        show_default=False,
+    ),
+]
+NoGpuFallbackOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-gpu-fallback",
+        help="The GPU takes no layer that the DLA refuses: such a build fails.",
+        rich_help_panel=BUILDING,
+    ),
+]
+NoFp16Option = Annotated[
+    bool, typer.Option("--no-fp16", help="No FP16 beside INT8.", rich_help_panel=BUILDING)
+]

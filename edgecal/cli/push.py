@@ -7,15 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecal.cli.options import JsonOption, QuietOption, TargetsOption, VerboseOption
+from edgecal.cli.options import (
+    BUILDING,
+    BuilderOption,
+    DlaOption,
+    JsonOption,
+    NoFp16Option,
+    NoGpuFallbackOption,
+    QuietOption,
+    TargetsOption,
+    VerboseOption,
+)
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgecal.adapters.bundle import Bundle
-
-_HOW = "How to build"
 
 
 def push(
@@ -33,39 +41,22 @@ def push(
         str | None,
         typer.Option("--as", help="Name of the model on the target.", show_default="the bundle's"),
     ] = None,
-    builder: Annotated[
-        str | None,
-        typer.Option(help="trtexec or onnxruntime.", rich_help_panel=_HOW, show_default="trtexec"),
-    ] = None,
-    dla: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="CORE",
-            help="Build for a DLA core.",
-            rich_help_panel=_HOW,
-            show_default=False,
-        ),
-    ] = None,
-    no_gpu_fallback: Annotated[
-        bool,
-        typer.Option(
-            "--no-gpu-fallback", help="Fail where the DLA refuses a layer.", rich_help_panel=_HOW
-        ),
-    ] = False,
-    no_fp16: Annotated[
-        bool, typer.Option("--no-fp16", help="No FP16 beside INT8.", rich_help_panel=_HOW)
-    ] = False,
+    builder: BuilderOption = None,
+    dla: DlaOption = None,
+    no_gpu_fallback: NoGpuFallbackOption = False,
+    no_fp16: NoFp16Option = False,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Build again what is there already.", rich_help_panel=_HOW),
+        typer.Option(
+            "--rebuild", help="Build again what is there already.", rich_help_panel=BUILDING
+        ),
     ] = False,
     accept_unproven: Annotated[
         bool,
         typer.Option(
             "--accept-unproven",
             help="Go on although the build's log does not show that the cache was used.",
-            rich_help_panel=_HOW,
+            rich_help_panel=BUILDING,
         ),
     ] = False,
     accept_restamped: Annotated[
@@ -73,7 +64,7 @@ def push(
         typer.Option(
             "--accept-restamped",
             help="Go on although another TensorRT wrote the cache than its header says.",
-            rich_help_panel=_HOW,
+            rich_help_panel=BUILDING,
         ),
     ] = False,
     dry_run: Annotated[

@@ -36,7 +36,7 @@ esac
 if [ "$1" != app ]; then echo "Error response from daemon: No such container: $1" >&2; exit 1; fi
 shift
 [ "$interactive" ] || exec </dev/null
-exec env -i HOME={box}/root PATH={box}/bin:/usr/bin:/bin "$@"
+exec env -i HOME={box}/home PATH={box}/bin:/usr/bin:/bin "$@"
 """
 
 
@@ -102,7 +102,7 @@ def desk(
     path = f"{programs}:/usr/local/bin:/usr/bin:/bin"
     with start_sshd(tmp_path / "sshd", PATH=path, HOME=str(tmp_path / "login")) as server:
         made = Desk(tmp_path, server)
-        (made.box / "root").mkdir(parents=True)
+        (made.box / "home").mkdir(parents=True)
         (made.box / "bin").mkdir()
         (tmp_path / "login").mkdir()
         install_trtexec(made.box / "bin", bundle)
@@ -138,7 +138,7 @@ def test_inside_of_a_container_its_own_tensorrt_is_found(desk: Desk) -> None:
     code, inside = desk.ask("probe", "--target", "bench")
     assert code == 0
     assert inside["facts"]["tensorrt"] == "8.5.2"
-    assert inside["facts"]["root"] == f"{desk.box}/root/.edgecal"
+    assert inside["facts"]["root"] == f"{desk.box}/home/.edgecal"
     assert "through" in desk.run("probe", "--target", "bench").stdout
 
 
@@ -151,7 +151,7 @@ def test_a_push_builds_verifies_and_activates_where_the_application_runs(
     assert code == 0, report
     assert (report["state"], report["builder"]) == ("active", "trtexec")
     assert report["verification"]["passed"] is True
-    (model,) = (desk.box / "root/.edgecal/models").iterdir()
+    (model,) = (desk.box / "home/.edgecal/models").iterdir()
     assert (model / "current" / "model.engine").is_file()
     assert not (desk.folder / "login/.edgecal").exists()
     code, status = desk.ask("status", "--target", "bench")

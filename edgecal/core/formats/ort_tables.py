@@ -18,6 +18,7 @@ from edgecal.core.formats.carrying import check_names, finite_scales
 from edgecal.core.formats.decimals import parse_decimal
 from edgecal.core.formats.gathering import Gathering
 from edgecal.core.formats.json_text import member, number_of, quoted, read_object
+from edgecal.core.formats.text_lines import named_values
 from edgecal.core.usable import LEVELS
 from edgecal.errors import CacheFormatError
 
@@ -40,18 +41,7 @@ def parse_ort_text(data: bytes, *, source: str) -> tuple[Entry, ...]:
         If a line has another form, contradicts one before, or has a negative number.
     """
     gathering = Gathering(source)
-    text = data.decode("utf-8", "surrogateescape")
-    for line, content in enumerate(text.split("\n"), start=1):
-        content = content.removesuffix("\r")  # noqa: PLW2901 - the same line, without its end
-        if not content:
-            continue
-        tensor, blank, amax = content.rpartition(" ")
-        if not blank:
-            raise CacheFormatError(
-                f"expected a tensor, a blank and a number, found {content[:_QUOTED]!r}",
-                where=f"{source}:{line}",
-                remedy="correct the line; say with --from if the file is of another format",
-            )
+    for line, tensor, amax in named_values(data, " ", called="a blank", source=source):
         value = parse_table_value(amax, tensor, where=f"{source}:{line}")
         gathering.add_amax(tensor, value, line=line)
     return gathering.entries()

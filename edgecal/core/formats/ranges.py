@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from edgecal.core.formats.carrying import check_names, finite_scales
 from edgecal.core.formats.decimals import parse_decimal
 from edgecal.core.formats.gathering import Gathering
+from edgecal.core.formats.text_lines import named_values
 from edgecal.core.usable import LEVELS
-from edgecal.errors import CacheFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,18 +33,7 @@ def parse_ranges(data: bytes, *, source: str) -> tuple[Entry, ...]:
         If a line has another form, or contradicts one before.
     """
     gathering = Gathering(source)
-    text = data.decode("utf-8", "surrogateescape")
-    for line, content in enumerate(text.split("\n"), start=1):
-        content = content.removesuffix("\r")  # noqa: PLW2901 - the same line, without its end
-        if not content:
-            continue
-        tensor, colon, amax = content.rpartition(":")
-        if not colon:
-            raise CacheFormatError(
-                f"expected a tensor, a colon and a number, found {content[:_QUOTED]!r}",
-                where=f"{source}:{line}",
-                remedy="correct the line; say with --from if the file is of another format",
-            )
+    for line, tensor, amax in named_values(data, ":", called="a colon", source=source):
         value = parse_decimal(amax.removeprefix(" "), where=f"{source}:{line}")
         gathering.add_amax(tensor, value, line=line)
     return gathering.entries()
