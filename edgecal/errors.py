@@ -41,6 +41,15 @@ class EdgecalError(Exception):
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head}\n  try: {self.remedy}"
 
+    def to_json(self) -> dict[str, str]:
+        """Give the keys scripts rely on."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "where": self.where,
+            "remedy": self.remedy,
+        }
+
 
 class InputError(EdgecalError):
     """Something given to edgecal is unreadable, corrupt or unknown."""
@@ -129,6 +138,24 @@ class CommandError(TargetError):
     code = "command"
 
 
+class BusyError(CommandError):
+    """Somebody else is at work on the same model there; `holder` is lock, process, start time."""
+
+    code = "busy"
+
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str, holder: tuple[str, str, str]
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.holder = holder
+
+
+class NotNowError(CommandError):
+    """An application on the target asked that nothing be activated now."""
+
+    code = "not-now"
+
+
 class TransferError(TargetError):
     """A file did not arrive whole."""
 
@@ -145,6 +172,12 @@ class VerificationError(TargetError):
     """A built engine's outputs are too far from the host's."""
 
     code = "verification"
+
+
+class HealthError(TargetError):
+    """An engine was activated and did not pass its health check."""
+
+    code = "health"
 
 
 class Cancelled(EdgecalError):  # noqa: N818 - not a fault, a wish

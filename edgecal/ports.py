@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgecal.core.build import BuildRequest, BuildResult
+    from edgecal.core.checkpoint import Checkpoint
+    from edgecal.core.findings import Finding
     from edgecal.core.graph import Graph
-    from edgecal.core.histogram import Adder
+    from edgecal.core.latency import Latency
     from edgecal.core.manifest import Digest, FileRecord, Manifest
+    from edgecal.core.placement import Placement
     from edgecal.core.preprocess import Preprocess
+    from edgecal.core.sweep import Sweep
+    from edgecal.core.trt_job import CalibratorOptions
+    from edgecal.core.versions import TensorRTVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,7 @@ class Scripts:
 
     probe: str
     receive: str
+    verify: str
     agent: str
     run: str
     digests: str
@@ -91,6 +98,11 @@ class Dataset(Protocol):
     @property
     def preprocess(self) -> Preprocess | None:
         """Say how pictures are prepared; `None` where the data comes prepared."""
+        ...
+
+    @property
+    def limit(self) -> int | None:
+        """Say how many samples are wanted at most; `None` where it is all of them."""
         ...
 
     @property
@@ -142,8 +154,84 @@ class Backend(Protocol):
         """Make the network that quantizes with these scales, in real units per INT8 step."""
         ...
 
-    def adder(self) -> Adder:
+    def quantize(self, scales: Mapping[str, float], *, fp16: bool) -> tuple[bytes, Placement]:
+        """Write the network with Q/DQ pairs of these scales, for builders; tell what got one.
+
+        With `fp16` what stays float is typed float16.
+        """
+        ...
+
+    def sweep(self) -> type[Sweep]:
         """Give a way to count values by their bins that several threads can go at once."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Where what an unfinished pass has measured is kept: one checkpoint, or none."""
+
+    @property
+    def where(self) -> str:
+        """Say what users call it."""
+        ...
+
+    def exists(self) -> bool:
+        """Tell whether there is one."""
+        ...
+
+    def load(self) -> Checkpoint | None:
+        """Read it. Raises `InputError` if it is damaged."""
+        ...
+
+    def save(self, checkpoint: Checkpoint) -> bool:
+        """Put this one in its place, whole or not at all; tell whether that could be done."""
+        ...
+
+    def remove(self) -> None:
+        """Delete it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRTCalibration:
+    """What TensorRT gave, and where it gave it."""
+
+    cache: bytes
+    """Exactly as TensorRT wrote it."""
+    tensorrt: TensorRTVersion
+    gpu: str
+    compute_capability: str
+    batches: int
+    samples: int
+    """Those in full batches."""
+    dropped: int
+    """Samples of an incomplete last batch, which TensorRT cannot take."""
+    log: bytes
+    """What TensorRT said, at its most verbose."""
+    findings: tuple[Finding, ...]
+
+
+class TensorRTCalibrator(Protocol):
+    """A TensorRT somewhere on this host that calibrates one network."""
+
+    def calibrate(
+        self,
+        samples: Iterable[Mapping[str, npt.NDArray[np.generic]]],
+        *,
+        batch_size: int,
+        options: CalibratorOptions,
+        shapes: Mapping[str, tuple[int, ...]],
+        progress: Callable[[str, int, int], None],
+        total: int,
+    ) -> TensorRTCalibration:
+        """Feed it samples without batch axis, in order, and give back the table that it wrote.
+
+        Parameters
+        ----------
+        shapes
+            Of inputs, batch axis included, as far as they are settled; the data must have them.
+        total
+            How many samples there are; 0 if nobody knows.
+        """
         ...
 
 
@@ -158,6 +246,11 @@ class BundleFiles(Protocol):
     @property
     def manifest_digest(self) -> Digest:
         """Name the bundle by content."""
+        ...
+
+    @property
+    def on_target(self) -> bool:
+        """Tell whether it was read back from the target, which has judged it already."""
         ...
 
     def shipped(self) -> Mapping[str, FileRecord]:
@@ -175,6 +268,8 @@ class RunFiles:
 
     inputs: Mapping[str, str]
     """Raw little-endian values in C order, by input name."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """What these values are, by input name."""
     spec: str
     """JSON file that describes all runs: names, dtypes, shapes, files."""
 
@@ -211,4 +306,17 @@ class Builder(Protocol):
         self, data: bytes, *, source: str
     ) -> tuple[dict[str, npt.NDArray[np.generic]], ...]:
         """Read what one of these commands wrote: outputs of one or more runs, in order."""
+        ...
+
+
+@runtime_checkable
+class Bencher(Protocol):
+    """A builder that can also measure its engines."""
+
+    def bench_argv(self, request: BuildRequest, run: RunFiles, output: str) -> tuple[str, ...]:
+        """Say how to measure the engine with the inputs of one golden run: writes `output`."""
+        ...
+
+    def parse_bench(self, data: bytes, *, source: str) -> Latency:
+        """Read what that wrote."""
         ...

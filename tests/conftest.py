@@ -32,6 +32,13 @@ settings.register_profile(
 settings.load_profile("edgecal")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let people ask for what takes minutes."""
+    parser.addoption(
+        "--slow", action="store_true", help="walk every row of the fault table over a real sshd too"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty home and no agent, so that nobody's own SSH files take part."""

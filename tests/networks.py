@@ -136,3 +136,66 @@ def token_net() -> onnx.ModelProto:
         [tensor("best", ["n", 6], TensorProto.INT64), tensor("mm", ["n", 6, 3])],
         {"table": floats(10, 4), "w": floats(4, 3, seed=1)},
     )
+
+
+def half_net(*, batch: int | str = "n", edges: bool = True) -> onnx.ModelProto:
+    """`conv_net` in float16, as exporters type it: all of it, or only between two Casts."""
+    proto = conv_net(batch=batch)
+    graph = proto.graph
+    for one in graph.initializer:
+        half = numpy_helper.to_array(one).astype(np.float16)
+        one.CopyFrom(numpy_helper.from_array(half, one.name))
+    if edges:
+        for value in (*graph.input, *graph.output):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        return proto
+    graph.node[0].input[0] = "image_half"
+    graph.node[-1].output[0] = "scores_half"
+    first = helper.make_node("Cast", ["image"], ["image_half"], "in", to=TensorProto.FLOAT16)
+    last = helper.make_node("Cast", ["scores_half"], ["scores"], "out", to=FLOAT)
+    nodes = [*graph.node, last, first]  # converters leave sorting to whoever reads it
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return proto
+
+
+def picture_net(*, size: int | str = "h") -> onnx.ModelProto:
+    """Conv and Relu over pictures of any number and size."""
+    return network(
+        [
+            helper.make_node("Conv", ["image", "w"], ["conv"], "conv1", pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["conv"], ["y"], "relu1"),
+        ],
+        [tensor("image", ["n", 3, size, "w" if isinstance(size, str) else size])],
+        [tensor("y", None)],
+        {"w": floats(4, 3, 3, 3)},
+    )
+
+
+def plugin_net() -> onnx.ModelProto:
+    """A detector that ends in a plugin of TensorRT, as exporters append it."""
+    return network(
+        [
+            helper.make_node("Conv", ["image", "w"], ["boxes"], "conv1", pads=[1, 1, 1, 1]),
+            helper.make_node("Sigmoid", ["boxes"], ["scores"], "sigmoid1"),
+            helper.make_node("EfficientNMS_TRT", ["boxes", "scores"], ["num", "found"], "nms"),
+            helper.make_node("Cast", ["found"], ["classes"], "cast1", to=TensorProto.INT32),
+        ],
+        [tensor("image", ["n", 3, 8, 8])],
+        [tensor("num", None, TensorProto.INT32), tensor("classes", None, TensorProto.INT32)],
+        {"w": floats(4, 3, 3, 3)},
+    )
+
+
+def masked_token_net() -> onnx.ModelProto:
+    """Integers and floats in: words as numbers, and how much each counts."""
+    return network(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["embedded"], "embed"),
+            helper.make_node("Mul", ["embedded", "weights"], ["weighted"], "mask"),
+            helper.make_node("MatMul", ["weighted", "w"], ["mm"], "project"),
+        ],
+        [tensor("ids", ["n", 6], TensorProto.INT64), tensor("weights", ["n", 6, 1])],
+        [tensor("mm", ["n", 6, 3])],
+        {"table": floats(10, 4), "w": floats(4, 3, seed=1)},
+    )

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from edgecal.core.cache import CalibrationCache, Entry, Header
 
 if TYPE_CHECKING:
-    from edgecal.core.histogram import Values
+    from edgecal.core.sweep import Values
 
 
 def tensor_names() -> st.SearchStrategy[str]:

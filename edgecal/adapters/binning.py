@@ -12,23 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from edgecal.core.histogram import sums_of_bins
+from edgecal.core.sweep import Bounds, Sweep, sums_of_bins
 
 if TYPE_CHECKING:
-    from edgecal.core.histogram import Adder, Counts, Grids, Values
+    from collections.abc import Callable
 
-_CHUNK = 2048
+    from edgecal.core.sweep import Counts, Grids, Values
+
+Bits = npt.NDArray[np.int32]
+"""Of float32 numbers."""
+
+_FEW = 256
+"""Values that are passed over at once where none of them lies far out."""
+
+_PART = 16 * _FEW
 """Values whose sums stay in the processor's nearest cache until they are counted."""
+
+_GREATEST = 0x7FFF_FFFF
+"""The greatest int32; all bits of a float32 but its sign."""
 
 
 @cache
-def fastest_adder() -> Adder:
+def fastest_sweep() -> type[Sweep]:
     """Choose the way this host can count fastest; compiles it, once a process."""
     try:
         numba = importlib.import_module("numba")
     except ImportError:
-        return add_with_opencv
+        return OpenCvSweep
     return _compiled(numba)
 
 
@@ -42,44 +54,177 @@ def add_with_opencv(values: Values, grids: Grids, offset: int, counts: Counts) -
     counts += table.T.reshape(-1)[: len(counts)].astype(np.int64)
 
 
-def add_in_a_loop(values: Values, grids: Grids, offset: int, counts: Counts) -> None:
-    """Count value by value: quick only when compiled.
+class OpenCvSweep(Sweep):
+    """Lets other threads work while it counts."""
 
-    Two tables take turns, because equal neighbours would wait for each other in one.
+    _adder = staticmethod(add_with_opencv)
+
+
+def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no calls
+    values: Values,
+    start: int,
+    least: int,
+    most: int,
+    grids: Grids,
+    offset: int,
+    counts: Counts,
+    lows: Bits,
+    highs: Bits,
+    below: int,
+    above: int,
+    room: Values,
+    picked: int,
+) -> tuple[int, int]:
+    """Count value by value, and find the ends of every few, as keys: bits that sort as numbers.
+
+    What lies at or beyond two keys goes into `room`, behind what was picked already.
+
+    Why keys: comparing whole numbers runs in vectors, and NaN and infinities lie at both ends. Two
+    tables take turns, because equal neighbours would wait for each other in one.
     """
     evens, odds = np.zeros(counts.size, np.uint32), np.zeros(counts.size, np.uint32)
     one = np.uint32(1)
-    sums = np.empty(_CHUNK, np.int32)
-    for start in range(0, values.size, _CHUNK):
-        chunk = values[start : start + _CHUNK]
-        size = chunk.size
+    sums = np.empty(_PART, np.int32)
+    bits = values.view(np.int32)
+    done = values.size
+    for first in range(start, values.size, _PART):
+        part = values[first : first + _PART]
+        size = part.size
+        within = True
+        for row in range(first // _FEW, (first + size - 1) // _FEW + 1):
+            few = bits[row * _FEW : (row + 1) * _FEW]
+            low, high = np.int32(_GREATEST), np.int32(~_GREATEST)
+            for place in range(few.size):
+                key = few[place] ^ ((few[place] >> np.int32(31)) & np.int32(_GREATEST))
+                low, high = min(low, key), max(high, key)
+            lows[row], highs[row] = low, high
+            within = within and least <= low and high <= most
+        if not within:
+            done = first
+            break
+        for row in range(first // _FEW, (first + size - 1) // _FEW + 1):
+            if lows[row] <= below or highs[row] >= above:
+                for place in range(row * _FEW, min((row + 1) * _FEW, values.size)):
+                    key = bits[place] ^ ((bits[place] >> np.int32(31)) & np.int32(_GREATEST))
+                    if key <= below or key >= above:
+                        room[picked] = values[place]
+                        picked += 1
         sums[:] = offset
         for row in range(grids.shape[0]):
-            low, high, scale, width = grids[row, 0], grids[row, 1], grids[row, 2], grids[row, 3]
+            bottom, top, scale, width = grids[row, 0], grids[row, 1], grids[row, 2], grids[row, 3]
             for place in range(size):
-                value = max(low, min(high, chunk[place]))
+                value = max(bottom, min(top, part[place]))
                 sums[place] += np.int32(value * scale / width)
+        # an index with a sign would be looked at for being negative
         for place in range(0, size - 1, 2):
-            evens[sums[place]] += one
-            odds[sums[place + 1]] += one
+            evens[np.uint64(sums[place])] += one
+            odds[np.uint64(sums[place + 1])] += one
         if size % 2:
-            evens[sums[size - 1]] += one
+            evens[np.uint64(sums[size - 1])] += one
     for place in range(counts.size):
         counts[place] += np.int64(evens[place]) + np.int64(odds[place])
+    return done, picked
 
 
-def _compiled(numba: Any) -> Adder:
+def pick_in_a_loop(  # noqa: PLR0917 - compiled functions take no keywords
+    values: Values, lows: Bits, highs: Bits, below: int, above: int, room: Values
+) -> int:
+    """Put the values at or beyond two keys into `room`; gives how many."""
+    count = 0
+    bits = values.view(np.int32)
+    for row in range(lows.size):
+        if lows[row] <= below or highs[row] >= above:
+            for place in range(row * _FEW, min((row + 1) * _FEW, values.size)):
+                key = bits[place] ^ ((bits[place] >> np.int32(31)) & np.int32(_GREATEST))
+                if key <= below or key >= above:
+                    room[count] = values[place]
+                    count += 1
+    return count
+
+
+def _key(value: float) -> int:
+    bits = int(np.float32(value).view(np.int32))
+    return bits ^ ((bits >> 31) & _GREATEST)
+
+
+def _number(key: int) -> float:
+    bits = key ^ ((key >> 31) & _GREATEST)
+    return float(np.int32(bits).view(np.float32)) + 0.0  # there is one zero
+
+
+_LEAST, _MOST = (_key(end * float(np.finfo(np.float32).max)) for end in (-1, 1))
+
+
+def _compiled(numba: Any) -> type[Sweep]:
     types = numba.types
-    signature = types.void(
-        types.Array(types.float32, 1, "C", readonly=True),
-        types.Array(types.float32, 2, "C", readonly=True),
-        types.int64,
-        types.int64[::1],
+    floats = types.Array(types.float32, 1, "C", readonly=True)
+    grids = types.Array(types.float32, 2, "C", readonly=True)
+    whole, key, keys = types.int64, types.int32, types.int32[::1]
+    room = types.float32[::1]
+    count = _compile(
+        numba,
+        count_in_a_loop,
+        types.UniTuple(whole, 2)(
+            *(floats, whole, key, key, grids, whole, types.int64[::1], keys, keys),
+            *(key, key, room, whole),
+        ),
     )
+    pick = _compile(numba, pick_in_a_loop, whole(floats, keys, keys, key, key, room))
+
+    class CompiledSweep(Sweep):
+        """Remembers the ends of every few values, and so skips most of them later on."""
+
+        def __init__(self, sample: Values, below: float = -np.inf, above: float = np.inf) -> None:
+            super().__init__(sample)
+            self._lows, self._highs = np.empty((2, -(-sample.size // _FEW)), np.int32)
+            self._below_key, self._above_key = _key(below), _key(above)
+            self._room = np.empty_like(sample)
+            self._picked = 0
+
+        @property
+        def far(self) -> Values:
+            return self._room[: self._picked]
+
+        def count(
+            self, start: int, within: Bounds, grids: Grids, offset: int, counts: Counts
+        ) -> int:
+            done, self._picked = count(
+                self.sample,
+                start,
+                max(_key(within.low), _LEAST),  # infinities are not within anything
+                min(_key(within.high), _MOST),
+                grids,
+                offset,
+                counts,
+                self._lows,
+                self._highs,
+                self._below_key,
+                self._above_key,
+                self._room,
+                self._picked,
+            )
+            if done > start:
+                rows = slice(start // _FEW, -(-done // _FEW))
+                low, high = int(self._lows[rows].min()), int(self._highs[rows].max())
+                self.bounds = self.bounds.and_those(Bounds(_number(low), _number(high)))
+            return int(done)
+
+        def part(self, start: int) -> Values:
+            return self.sample[start : start + _PART]
+
+        def beyond(self, below: float, above: float) -> Values:
+            room = np.empty_like(self.sample)
+            found = pick(self.sample, self._lows, self._highs, _key(below), _key(above), room)
+            return room[:found]
+
+    return CompiledSweep
+
+
+def _compile(numba: Any, function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
     # as NumPy divides: a test for zero in the loop would keep it from running in vectors
     options = {"nogil": True, "error_model": "numpy"}
     try:
-        adder: Adder = numba.njit(signature, cache=True, **options)(add_in_a_loop)
+        compiled: Callable[..., Any] = numba.njit(signature, cache=True, **options)(function)
     except RuntimeError:  # there is no folder that it may keep the compiled code in
-        adder = numba.njit(signature, **options)(add_in_a_loop)
-    return adder
+        compiled = numba.njit(signature, **options)(function)
+    return compiled

@@ -14,6 +14,8 @@ from edgecal.core.manifest import (
     HOST_ONLY,
     MANIFEST_FILE,
     MODEL_FILE,
+    SCALES_FILE,
+    SIGNATURE_FILE,
     Digest,
     FileRecord,
     Manifest,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK: Final = 1 << 20
+_MOST_SIGNATURE: Final = 1 << 12
+"""Bytes; a signature by P-256 has about 72."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +41,24 @@ class Bundle:
     path: Path
     manifest: Manifest
     manifest_digest: Digest
+    signature: FileRecord | None = None
+    """The file that signs the manifest, where there is one; nobody has verified it yet."""
+
+    @property
+    def on_target(self) -> bool:
+        """Say no: it comes from this machine."""
+        return False
 
     def open(self, name: str) -> BinaryIO:
         """Open one of the bundle's files, the manifest among them."""
         return (self.path / name).open("rb")
 
     def shipped(self) -> dict[str, FileRecord]:
-        """Give the files that a target gets."""
-        return {name: one for name, one in self.manifest.files.items() if name not in HOST_ONLY}
+        """Give the files that a target gets, the manifest's signature among them."""
+        files = {name: one for name, one in self.manifest.files.items() if name not in HOST_ONLY}
+        if self.signature is not None:
+            files[SIGNATURE_FILE] = self.signature
+        return files
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -65,6 +79,14 @@ def read_bundle(path: Path) -> Bundle:
             remedy="give the folder NAME.edgecal that 'edgecal calibrate' wrote",
         ) from error
     manifest = parse_manifest(data, source=str(file))
+    for name in (MODEL_FILE, SCALES_FILE[manifest.form]):
+        if name not in manifest.files:
+            raise BundleError(
+                f"the bundle is corrupt: its manifest is of form {manifest.form!r} and lists no "
+                f"{name}",
+                where=str(file),
+                remedy="copy the bundle again, or calibrate again; never edit inside a bundle",
+            )
     for name, record in manifest.files.items():
         found = _digest_file(path / name)
         if found != record.digest:
@@ -75,7 +97,75 @@ def read_bundle(path: Path) -> Bundle:
                 where=str(path / name),
                 remedy="copy the bundle again, or calibrate again; never edit inside a bundle",
             )
-    return Bundle(path=path, manifest=manifest, manifest_digest=digest_of(data))
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        manifest_digest=digest_of(data),
+        signature=_read_signature(path / SIGNATURE_FILE),
+    )
+
+
+def _read_signature(file: Path) -> FileRecord | None:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_SIGNATURE + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BundleError(
+            f"the signature cannot be read: {error.strerror}",
+            where=str(file),
+            remedy="check permissions, or sign the bundle again",
+        ) from error
+    if not 0 < len(data) <= _MOST_SIGNATURE:
+        raise BundleError(
+            f"the bundle is corrupt: a signature has about 72 bytes, this file "
+            f"{len(data) if not data else f'more than {_MOST_SIGNATURE}'}",
+            where=str(file),
+            remedy="copy the bundle again, or sign it again",
+        )
+    return FileRecord(digest=digest_of(data), size=len(data))
+
+
+def place_signature(bundle: Bundle, manifest: bytes, signature: bytes) -> Bundle:
+    """Put a signature and the manifest that it signs into a bundle.
+
+    Killed in between it leaves a bundle without a signature, never one with a wrong one.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be written, or somebody replaced the bundle since it was read.
+    """
+    folder = bundle.path.resolve()
+    try:
+        with _only_writer(folder.parent):
+            if digest_of((folder / MANIFEST_FILE).read_bytes()) != bundle.manifest_digest:
+                raise BundleError(
+                    "the bundle was replaced while it was signed",
+                    where=str(bundle.path),
+                    remedy="look at what it is now, then sign again",
+                )
+            if digest_of(manifest) != bundle.manifest_digest:
+                (folder / SIGNATURE_FILE).unlink(missing_ok=True)
+                _sync_folder(folder)
+                _replace(folder / MANIFEST_FILE, manifest)
+            _replace(folder / SIGNATURE_FILE, signature)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the signature: {error.strerror or error}",
+            where=str(bundle.path),
+            remedy="check free space and permissions, then sign again",
+        ) from error
+    return read_bundle(bundle.path)
+
+
+def _replace(file: Path, data: bytes) -> None:
+    aside = file.with_name(f".{file.name}.new")
+    aside.unlink(missing_ok=True)
+    _put(aside, data)
+    aside.replace(file)
+    _sync_folder(file.parent)
 
 
 def check_destination(path: Path) -> None:

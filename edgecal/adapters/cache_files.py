@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from edgecal.adapters.bundle import Bundle, check_destination, read_bundle, write_bundle
 from edgecal.core.edit_record import RECORD_SUFFIX
-from edgecal.core.manifest import CACHE_FILE, MANIFEST_FILE, SCHEMA, Manifest
-from edgecal.errors import InputError
+from edgecal.core.manifest import (
+    CACHE_FILE,
+    MANIFEST_FILE,
+    QDQ_FILE,
+    QDQ_FORM,
+    SCHEMA,
+    Manifest,
+)
+from edgecal.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +49,13 @@ def read_cache_file(path: Path) -> CacheFile:
     InputError
         If it is missing or unreadable.
     BundleError
-        If it is a folder, and no bundle or a corrupt one.
+        If it is a folder, and no bundle or a corrupt one, or one without a cache.
     """
     try:
         if path.is_dir():
             bundle = read_bundle(path)
+            if bundle.manifest.form == QDQ_FORM:
+                raise _without_cache(path)
             data = (path / CACHE_FILE).read_bytes()
             return CacheFile(path=path, data=data, manifest=bundle.manifest)
         return CacheFile(path=path, data=path.read_bytes(), manifest=None)
@@ -55,6 +65,17 @@ def read_cache_file(path: Path) -> CacheFile:
             where=str(path),
             remedy="check the path; a calibration cache or a bundle is wanted",
         ) from error
+
+
+def _without_cache(path: Path) -> BundleError:
+    network = shlex.quote(str(path / QDQ_FILE))
+    return BundleError(
+        f"a bundle of form 'qdq' holds no calibration cache: its scales are in {QDQ_FILE}",
+        where=str(path),
+        remedy=f"take them out of the network: edgecal cache convert {network} --to json "
+        "-o scales.json; or make a cache for an earlier TensorRT: edgecal calibrate --from "
+        f"{shlex.quote(str(path))} --tensorrt X.Y -o OUT.edgecal",
+    )
 
 
 def write_new_file(path: Path, data: bytes, *, inputs: Sequence[Path] = ()) -> None:

@@ -85,12 +85,17 @@ def read_host() -> HostFacts:
         driver=driver,
         cuda_driver=cuda_driver,
         cuda_toolkit=_cuda_toolkit(),
-        tensorrt_package=_version(_package(_TENSORRT_PACKAGES)),
+        tensorrt_package=tensorrt_package(),
         tensorrt_library=_newest([*_installed_debs(), *_linked_libraries()]),
         onnxruntime=_package(_ONNXRUNTIME_PACKAGES),
         docker=docker,
         docker_gpus=_docker_gpus() if docker else None,
     )
+
+
+def tensorrt_package() -> str | None:
+    """Tell which TensorRT this Python has; takes no time."""
+    return _version(_package(_TENSORRT_PACKAGES))
 
 
 def _run(argv: Sequence[str], *, timeout_s: float) -> str | None:

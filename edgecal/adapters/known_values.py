@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edgecal.adapters.onnx_model import one_line
+from edgecal.adapters.onnx_errors import one_line
 from edgecal.errors import ModelError
 
 if TYPE_CHECKING:

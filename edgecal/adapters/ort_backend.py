@@ -5,22 +5,27 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime
 
-from edgecal.adapters.binning import fastest_adder
-from edgecal.adapters.onnx_model import OnnxModel, one_line, raise_opset, with_outputs
+from edgecal.adapters.binning import fastest_sweep
+from edgecal.adapters.float32 import in_float32
+from edgecal.adapters.onnx_errors import one_line
+from edgecal.adapters.onnx_model import OnnxModel, raise_opset, with_outputs
+from edgecal.adapters.plugins import refuse_plugins
 from edgecal.adapters.qdq import FIRST_PER_CHANNEL_OPSET, write_qdq
 from edgecal.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
     from edgecal.core.graph import Graph
-    from edgecal.core.histogram import Adder
+    from edgecal.core.placement import Placement
+    from edgecal.core.sweep import Sweep
 
 _NOTHING_BUT_CRASHES = 4
 """Errors are exceptions already; ONNX Runtime would write them to stderr as well."""
@@ -30,28 +35,45 @@ _NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/\S+\.(?:h|cc|cpp)
 
 
 class OrtNetwork:
-    """One ONNX Runtime session."""
+    """One ONNX Runtime session.
 
-    def __init__(self, session: Any, source: str) -> None:
+    Inputs and outputs that are float16 in the network given and float32 in the one that runs, its
+    `halves`, are converted on the way.
+    """
+
+    def __init__(self, session: Any, source: str, halves: AbstractSet[str] = frozenset()) -> None:
         self._session = session
         self._source = source
         self._outputs: list[str] = [
             output.name for output in session.get_outputs() if output.type.startswith("tensor(")
         ]
+        self._halves = halves
 
     def run(
         self, feeds: Mapping[str, npt.NDArray[np.generic]]
     ) -> dict[str, npt.NDArray[np.generic]]:
         """Run one batch; outputs by name."""
         try:
-            values = self._session.run(self._outputs, dict(feeds))
+            values = self._session.run(self._outputs, self._widened(feeds))
         except Exception as error:  # ONNX Runtime's own classes share no public base
             raise ModelError(
                 f"the network cannot run on this data: {_what(error)}",
                 where=self._source,
                 remedy="check shapes and types of the data against the network's inputs",
             ) from error
-        return dict(zip(self._outputs, values, strict=True))
+        with np.errstate(over="ignore"):  # what float16 cannot hold is infinite, and told
+            return {
+                name: value.astype(np.float16) if name in self._halves else value
+                for name, value in zip(self._outputs, values, strict=True)
+            }
+
+    def _widened(
+        self, feeds: Mapping[str, npt.NDArray[np.generic]]
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        return {
+            name: value.astype(np.float32) if name in self._halves else value
+            for name, value in feeds.items()
+        }
 
 
 class OrtBackend:
@@ -61,9 +83,16 @@ class OrtBackend:
     version: str = onnxruntime.__version__
 
     def __init__(self, model: OnnxModel) -> None:
-        self._model = model
+        refuse_plugins(model.proto, model.path)
+        self._given = model
+        self._model = in_float32(model)
         self._raised: OnnxModel | None = None
         self.graph: Graph = model.graph
+        self._halves = frozenset(
+            one.name
+            for one in (*model.graph.inputs, *model.graph.outputs)
+            if one.dtype == "float16"
+        )
 
     def expose(self, tensors: Sequence[str]) -> OrtNetwork:
         """Make the float32 network give these tensors beside its own outputs."""
@@ -83,9 +112,13 @@ class OrtBackend:
         data, _ = write_qdq(self._raised, scales)
         return self._load(data, {"session.disable_quant_qdq": "1"})
 
-    def adder(self) -> Adder:
+    def quantize(self, scales: Mapping[str, float], *, fp16: bool) -> tuple[bytes, Placement]:
+        """Write the network with Q/DQ pairs of these scales, for builders; tell what got one."""
+        return write_qdq(self._given, scales, fp16=fp16)
+
+    def sweep(self) -> type[Sweep]:
         """Give the fastest way to count values by their bins."""
-        return fastest_adder()
+        return fastest_sweep()
 
     def _load(self, model: bytes, settings: Mapping[str, str] | None = None) -> OrtNetwork:
         options = onnxruntime.SessionOptions()
@@ -95,7 +128,7 @@ class OrtBackend:
         options.enable_mem_pattern = False
         for key, value in (settings or {}).items():
             options.add_session_config_entry(key, value)
-        return _open(model, options, str(self._model.path))
+        return _open(model, options, str(self._model.path), self._halves)
 
 
 def load_network(path: Path) -> OrtNetwork:
@@ -113,6 +146,7 @@ def _open(
     model: bytes | str,
     options: Any,
     source: str,
+    halves: AbstractSet[str] = frozenset(),
 ) -> OrtNetwork:
     options.log_severity_level = _NOTHING_BUT_CRASHES
     try:
@@ -126,7 +160,7 @@ def _open(
             remedy="export the network for an ONNX Runtime of this version, without plugins of "
             "TensorRT, which do not run on a CPU",
         ) from error
-    return OrtNetwork(session, source)
+    return OrtNetwork(session, source, halves)
 
 
 def _what(error: Exception) -> str:

@@ -52,13 +52,15 @@ def read_project(file: Path, *, warn: Callable[[str], object]) -> Project:
     """
     file = file.absolute()  # paths in it mean its folder
     project = parse_project(read_toml(file), source=str(file))
-    if not project.has_commands:
+    commands = [f"'{name}'" for name in project.commands()]
+    if not commands:
         return project
+    ignored = f"{' and '.join(commands)} {'is' if len(commands) == 1 else 'are'} ignored"
     status = file.stat()
     if status.st_uid not in {os.geteuid(), 0}:
-        warn(f"{file}: 'exec' is ignored, for the file belongs to another user; make a copy of it")
+        warn(f"{file}: {ignored}, for the file belongs to another user; make a copy of it")
     elif status.st_mode & stat.S_IWOTH:
-        warn(f"{file}: 'exec' is ignored, for anyone may write the file; 'chmod o-w' it")
+        warn(f"{file}: {ignored}, for anyone may write the file; 'chmod o-w' it")
     else:
         return project
     return project.without_commands()

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from edgecal.adapters.float32 import in_float32, restore_edges
 from edgecal.adapters.onnx_model import OnnxModel, raise_opset
+from edgecal.adapters.onnx_outline import copy_without
 from edgecal.core.placement import Left, Placement, Target, place_pairs
 from edgecal.core.quant import STEPS
 
@@ -46,7 +48,8 @@ def write_qdq(
     """Make the INT8 network that these scales describe.
 
     Activations get one pair each, INT8, symmetric, zero point 0; constant weights one scale per
-    output channel, stored as INT8; biases stay float. Inputs and outputs keep names and types.
+    output channel, stored as INT8; biases stay float. Inputs and outputs keep names and types; what
+    is float16 between them becomes float32.
 
     Parameters
     ----------
@@ -73,7 +76,8 @@ def write_qdq(
         If the network has an operator that no opset with such pairs has.
     """
     opset = _FIRST_FLOAT16_SCALE_OPSET if fp16 else FIRST_PER_CHANNEL_OPSET
-    model = raise_opset(model, opset)
+    given = model.proto
+    model = raise_opset(in_float32(model), opset)
     placed = place_pairs(model.graph, scales, placement=placement)
     proto = _without_weights(model.proto)
     # before 4 an initializer had to be an input too, and ours are none
@@ -84,20 +88,13 @@ def write_qdq(
         halves = _Halves(writer, model.graph, scales)
         placed = replace(placed, left_float32=halves.type_nodes())
     writer.keep_used(model.proto.graph.initializer)
+    restore_edges(proto, given)
     return proto.SerializeToString(), placed
 
 
 def _without_weights(source: onnx.ModelProto) -> onnx.ModelProto:
     """Copy all but the initializers, most of which an INT8 network does not need."""
-    proto = onnx.ModelProto()
-    for whole, copy in ((source, proto), (source.graph, proto.graph)):
-        for field, value in whole.ListFields():
-            if field.name in {"graph", "initializer"}:
-                continue
-            if isinstance(value, int | float | str | bytes):
-                setattr(copy, field.name, value)
-            else:
-                getattr(copy, field.name).MergeFrom(value)
+    proto = copy_without(source, {"initializer"})
     weights = {tensor.name for tensor in source.graph.initializer}
     # an initializer that is an input too could be fed something else
     inputs = [value for value in source.graph.input if value.name not in weights]

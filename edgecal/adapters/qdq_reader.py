@@ -22,12 +22,9 @@ import onnx.inliner
 
 from edgecal.adapters.float32 import idle_casts, widen
 from edgecal.adapters.known_values import KnownValues
-from edgecal.adapters.onnx_model import (
-    check_float_network,
-    check_structure,
-    load_proto,
-    one_line,
-)
+from edgecal.adapters.onnx_checks import check_float_network, check_structure
+from edgecal.adapters.onnx_errors import one_line
+from edgecal.adapters.onnx_model import load_proto
 from edgecal.adapters.plain_network import (
     MICROSOFT,
     MOVES,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgecal.core.reference import read_log
-from edgecal.errors import BuildError
+from edgecal.errors import BuildError, IncompatibleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,9 +32,21 @@ _MODULES: Final = (
     "core/placement.py",
     "core/quant.py",
     "core/reference.py",
+    "core/shapes.py",
     "core/versions.py",
     "adapters/__init__.py",
+    "adapters/float32.py",
+    "adapters/onnx_checks.py",
+    "adapters/onnx_digest.py",
+    "adapters/onnx_errors.py",
+    "adapters/onnx_graph.py",
     "adapters/onnx_model.py",
+    "adapters/onnx_order.py",
+    "adapters/onnx_outline.py",
+    "adapters/onnx_weights.py",
+    "adapters/other_networks.py",
+    "adapters/plugins.py",
+    "adapters/protobuf_schemas.py",
     "adapters/qdq.py",
     "target_scripts/__init__.py",
     "target_scripts/reference_builder.py",
@@ -42,7 +54,7 @@ _MODULES: Final = (
 
 
 class ReferenceBuilder:
-    """An INT8 Q/DQ network made on the target from the shipped cache."""
+    """An INT8 Q/DQ network: made on the target from the shipped cache, or shipped as such."""
 
     name = "onnxruntime"
     engine_file = "model.int8.onnx"
@@ -62,14 +74,26 @@ class ReferenceBuilder:
         return {_ARCHIVE: buffer.getvalue()}
 
     def build_argv(self, request: BuildRequest) -> tuple[str, ...]:
-        """Say how to build."""
+        """Say how to build; a network that carries its scales is taken as it is.
+
+        Raises
+        ------
+        IncompatibleError
+            If there is nothing to make INT8 of.
+        """
+        if not request.options.int8:
+            raise IncompatibleError(
+                "the reference builder makes INT8 networks, and nothing else",
+                where=request.builder.path,
+                remedy="leave out --precision fp16, or build with trtexec or tensorrt",
+            )
         return (
             request.builder.path,
             _ARCHIVE,
             "build",
             request.model_file,
-            request.cache_file,
             self.engine_file,
+            *(() if request.cache_file is None else (request.cache_file,)),
         )
 
     def read_log(self, lines: Iterable[str], entries: Sequence[str]) -> BuildResult:
@@ -80,7 +104,8 @@ class ReferenceBuilder:
         self, request: BuildRequest, runs: Sequence[RunFiles], output: str
     ) -> tuple[tuple[str, ...], ...]:
         """Run all golden inputs in one go."""
-        return ((request.builder.path, _ARCHIVE, "run", self.engine_file, runs[0].spec, output),)
+        argv = (request.builder.path, _ARCHIVE, "run", self.engine_file, runs[0].spec, output)
+        return ((*argv, "--as-written") if request.cache_file is None else argv,)
 
     def parse_outputs(self, data: bytes, *, source: str) -> tuple[dict[str, npt.NDArray[Any]], ...]:
         """Read the outputs of all runs."""

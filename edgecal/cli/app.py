@@ -12,25 +12,31 @@ import typer
 from rich.markup import escape
 
 from edgecal import __version__
+from edgecal.cli.attach import attach
 from edgecal.cli.audit import audit
 from edgecal.cli.batches import batches
 from edgecal.cli.cache.group import group as cache
 from edgecal.cli.calibrate import calibrate
+from edgecal.cli.cancel import cancel
 from edgecal.cli.check import check
 from edgecal.cli.demo import demo
 from edgecal.cli.doctor import doctor
-from edgecal.cli.printable import printable
+from edgecal.cli.interrupts import INTERRUPTED, exit_code_of, terminable
+from edgecal.cli.keygen import keygen
 from edgecal.cli.probe import probe
+from edgecal.cli.prune import prune
 from edgecal.cli.push import push
+from edgecal.cli.rebuild import rebuild
 from edgecal.cli.rollback import rollback
+from edgecal.cli.sign import sign
 from edgecal.cli.status import status
 from edgecal.cli.story import Story
 from edgecal.cli.targets import group as targets
 from edgecal.cli.trust import trust
+from edgecal.cli.verify import verify
 from edgecal.errors import EdgecalError
 
 _USAGE: Final = 2
-_INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="edgecal",
@@ -70,7 +76,14 @@ for _command in (
     probe,
     status,
     rollback,
+    rebuild,
+    attach,
+    cancel,
+    prune,
     trust,
+    keygen,
+    sign,
+    verify,
     audit,
     doctor,
 ):
@@ -84,18 +97,19 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     story = Story(as_json="--json" in given)
     try:
-        app(args=given, prog_name="edgecal")
+        with terminable():
+            app(args=given, prog_name="edgecal")
     except SystemExit as end:
         # typer ends the process itself, after an interrupt too
-        if _interrupted(end):
-            sys.exit(_report_interrupt(story))
+        if (code := exit_code_of(end)) is not None:
+            sys.exit(_report_interrupt(code, story))
         if end.code == _USAGE and story.as_json:
             story.error(
                 _USAGE, "usage", "the command line is wrong; stderr says how", remedy="--help"
             )
         raise
-    except KeyboardInterrupt:
-        sys.exit(_report_interrupt(story))
+    except KeyboardInterrupt as error:
+        sys.exit(_report_interrupt(exit_code_of(error) or INTERRUPTED, story))
     except EdgecalError as error:
         sys.exit(_report(error, story))
     except BrokenPipeError:
@@ -106,28 +120,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_report_bug(error, story))
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _report_interrupt(story: Story) -> int:
+def _report_interrupt(code: int, story: Story) -> int:
     what = "interrupted; nothing half-done is left active"
     if story.as_json:
-        story.error(_INTERRUPTED, "interrupted", what, remedy="run it again: it goes on from here")
+        story.error(code, "interrupted", what, remedy="run it again: it goes on from here")
     story.err.print(what)
-    return _INTERRUPTED
+    return code
 
 
 def _report(error: EdgecalError, story: Story) -> int:
     if story.as_json:
         story.error(error.exit_code, error.code, error.what, where=error.where, remedy=error.remedy)
-    head = f"[bold]{escape(printable(error.where))}[/]: " if error.where else ""
-    story.err.print(f"[bold red]error[/] {head}{escape(error.what)}")
-    story.err.print(f"  try: {escape(error.remedy)}")
+    story.failure(error)
     return error.exit_code
 
 

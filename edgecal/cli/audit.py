@@ -146,14 +146,7 @@ def _document(report: AuditReport) -> dict[str, Any]:
                 "facts": facts_to_json(state.last.facts) if state.last.facts else None,
                 "active": [{"name": one.model, "release": one.release} for one in state.active],
                 "findings": [one.to_json() for one in report.findings[state.name]],
-                "error": {
-                    "code": state.error.code,
-                    "what": state.error.what,
-                    "where": state.error.where,
-                    "remedy": state.error.remedy,
-                }
-                if state.error
-                else None,
+                "error": state.error.to_json() if state.error else None,
             }
             for state in report.states
         ],

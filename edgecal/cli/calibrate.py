@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgecal.cli.backends import (
+    BackendOption,
+    BackendRequest,
+    TrtContainerOption,
+    TrtPythonOption,
+    settle_backend,
+)
+from edgecal.cli.calibrated import show_bundles
+from edgecal.cli.calibrating import Keep, derive_from_bundle, pass_over_data
 from edgecal.cli.data import (
     ColorOption,
     CropOption,
@@ -28,25 +37,16 @@ from edgecal.cli.data import (
     SkipUnreadableOption,
     chosen_preprocess,
     needed,
-    open_data,
 )
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
-from edgecal.cli.preview import findings_of_pass, shares_line
+from edgecal.cli.shapes import ShapeOption, read_network
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rich.console import Console
-
-    from edgecal.adapters.bundle import Bundle
-    from edgecal.adapters.onnx_model import OnnxModel
-    from edgecal.core.findings import Finding
     from edgecal.core.overrides import Overrides
     from edgecal.core.versions import TensorRTVersion
-    from edgecal.ports import Dataset
-    from edgecal.workflows.calibrate import Calibration
-    from edgecal.workflows.collect import CalibrateOptions, Statistics
 
 _WHICH = "Which TensorRT"
 _WITHOUT_A_TABLE = frozenset({"tftrt", "qdq"})
@@ -67,7 +67,8 @@ def calibrate(
         list[str] | None,
         typer.Option(
             help="TensorRT to calibrate for, X.Y or X.Y.Z; repeatable: one pass, one bundle each. "
-            "With --from that of the bundle, if none is named.",
+            "With --from that of the bundle, if none is named. From 11 on the bundle is of form "
+            "qdq: its network carries the scales.",
             rich_help_panel=_WHICH,
             show_default=False,
         ),
@@ -93,9 +94,10 @@ def calibrate(
     algorithm: Annotated[
         str | None,
         typer.Option(
-            help="auto, entropy2 (TensorRT's), minmax, percentile, mse (least squared error) or "
-            "entropy (as NVIDIA told of it in 2017). auto takes the one of the first four whose "
-            "simulated INT8 output is nearest to float32.",
+            help="auto, entropy2 (TensorRT's), minmax, percentile, mean-percentile (the mean of "
+            "every sample's own), mse (least squared error) or "
+            "entropy (as NVIDIA told of it in 2017). auto takes the one of the first five whose "
+            "simulated INT8 output is nearest to float32; with --backend tensorrt it is entropy2.",
             show_default="auto",
         ),
     ] = None,
@@ -112,6 +114,16 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    no_fp16: Annotated[
+        bool,
+        typer.Option(
+            "--no-fp16",
+            help="In a bundle of form qdq, leave float32 what is not quantized: such a network "
+            "says itself what is computed in FP16, and push cannot take that back.",
+            rich_help_panel=_WHICH,
+            show_default=False,
+        ),
+    ] = False,
     from_bundle: Annotated[
         Path | None,
         typer.Option(
@@ -126,6 +138,7 @@ def calibrate(
         int | None,
         typer.Option(min=1, help="For networks with a dynamic batch axis.", show_default="1"),
     ] = None,
+    shape: ShapeOption = None,
     samples: SamplesOption = None,
     skip_unreadable: SkipUnreadableOption = False,
     exclude_like: ExcludeLikeOption = None,
@@ -133,6 +146,18 @@ def calibrate(
         int | None,
         typer.Option(min=1, help="Threads; any number gives the same bits.", show_default="cores"),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a pass over the data that was stopped, from OUTPUT.checkpoint: to the "
+            "same bits, if everything is given as it was. It is there after Ctrl-C, and twice a "
+            "minute before.",
+        ),
+    ] = False,
+    backend: BackendOption = None,
+    trt_python: TrtPythonOption = None,
+    trt_container: TrtContainerOption = None,
     preset: PresetOption = None,
     preprocess: PreprocessOption = None,
     resize: ResizeOption = None,
@@ -154,9 +179,11 @@ def calibrate(
 
     edgecal calibrate net.onnx --data photos/ --preprocess net.toml --jetpack 5.1.2 -o net.edgecal
 
-    edgecal calibrate net.onnx --data samples.npz --tensorrt 8.5 --tensorrt 10.3 -o net.edgecal
+    edgecal calibrate net.onnx --data samples.npz --tensorrt 8.5 --tensorrt 11.4 -o net.edgecal
 
     edgecal calibrate --from net.edgecal --tensorrt 10.3 --algorithm mse -o net-10.3.edgecal
+
+    edgecal calibrate net.onnx --data in.npz --tensorrt 8.5 --trt-python python3.8 -o net.edgecal
     """
     from edgecal.cli import wiring
     from edgecal.core.amax import DEFAULT_PERCENTILE
@@ -185,10 +212,15 @@ def calibrate(
                 "MODEL": model,
                 "--data": data,
                 "--batch-size": batch_size,
+                "--shape": shape,
                 "--samples": samples,
                 "--skip-unreadable": skip_unreadable or None,
                 "--exclude-like": exclude_like,
                 "--preview": preview,
+                "--resume": resume or None,
+                "--backend": backend,
+                "--trt-python": trt_python,
+                "--trt-container": trt_container,
                 "--preprocess": preprocess,
                 **{f"--{name}": value for name, value in flags.items()},
             }
@@ -207,7 +239,9 @@ def calibrate(
             tensorrt=tensorrt or (() if named else defaults.tensorrt),
             jetpack=jetpack or (() if named else defaults.jetpack),
             asked=[_ask(text, story) for text in for_target or ()],
+            explicit=True,
         )
+    _check_no_fp16(versions, no_fp16=no_fp16)
     paths = [out] if len(versions) == 1 else [_with_version(out, one) for one in versions]
     for path in paths:
         bundle_name(path.name)
@@ -217,6 +251,7 @@ def calibrate(
         percentile=_first(percentile, defaults.percentile, DEFAULT_PERCENTILE),
         batch_size=batch_size or defaults.batch_size,
         workers=workers or wiring.workers(),
+        fp16=not no_fp16,
     )
     overrides = [
         parse_range_table(defaults.ranges, source=f"{project.source}: [calibrate.ranges]"),
@@ -225,7 +260,7 @@ def calibrate(
 
     started = wiring.now()
     if parent is not None:
-        work = _recalibrate(parent, versions, options, overrides, story)
+        work = derive_from_bundle(parent, versions, options, overrides, story)
     else:
         request = DataRequest(
             spec=str(data),
@@ -235,7 +270,19 @@ def calibrate(
             exclude_like=exclude_like,
             preview=preview,
         )
-        work = _calibrate(Path(str(model)), request, versions, options, overrides, story)
+        keep = Keep(out=out, resume=resume)
+        native = settle_backend(
+            BackendRequest(backend=backend, python=trt_python, container=trt_container),
+            project,
+            algorithm=options.algorithm,
+            versions=versions,
+            resume=resume,
+            story=story,
+        )
+        work = pass_over_data(
+            *(read_network(Path(str(model)), shape, project), request, versions, options),
+            *(overrides, keep, native, story),
+        )
     written = []
     for path, done in zip(paths, work.calibrations, strict=True):
         written.append(
@@ -251,6 +298,8 @@ def calibrate(
                 done,
             )
         )
+    if work.keeper is not None:
+        work.keeper.finish()
     seconds = (wiring.now() - started).total_seconds()
     findings = [
         *work.findings,
@@ -261,7 +310,9 @@ def calibrate(
     document = {
         "schema": "edgecal.calibrate/1",
         "bundles": [str(bundle.path) for bundle, _ in written],
+        "forms": [bundle.manifest.form for bundle, _ in written],
         "algorithm": first.record.algorithm,
+        "backend": first.record.backend,
         "samples": work.statistics.samples,
         "skipped": list(work.source.skipped),
         "excluded": list(work.source.excluded),
@@ -273,89 +324,6 @@ def calibrate(
         "findings": [finding.to_json() for finding in findings],
     }
     story.result(document, lambda console: show_bundles(console, written, work.statistics, seconds))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What was calibrated, and out of what."""
-
-    network: OnnxModel
-    data: str
-    source: Dataset
-    statistics: Statistics
-    calibrations: tuple[Calibration, ...]
-    findings: list[Finding]
-
-
-def _calibrate(  # noqa: PLR0917 - called once, in the words of the command line
-    model: Path,
-    request: DataRequest,
-    versions: Sequence[TensorRTVersion],
-    options: CalibrateOptions,
-    overrides: Sequence[Overrides],
-    story: Story,
-) -> _Work:
-    """Go through the data."""
-    from rich.markup import escape
-
-    from edgecal.cli import wiring
-    from edgecal.workflows import calibrate as workflow
-
-    network = wiring.model(model)
-    source, findings = open_data(request, network.graph.inputs)
-    if request.preview is not None:
-        story.tell(f"preview: {escape(str(request.preview))}")
-    with story.progress() as progress:
-        statistics, calibrations = workflow.calibrate(
-            wiring.backend(network), source, versions, options, progress, overrides=overrides
-        )
-    findings += findings_of_pass(source, spec=request.spec, test_set=request.exclude_like)
-    if shares := shares_line(source):
-        story.detail(f"shares: {escape(shares)}")
-    return _Work(
-        network=network,
-        data=request.spec,
-        source=source,
-        statistics=statistics,
-        calibrations=calibrations,
-        findings=findings,
-    )
-
-
-def _recalibrate(
-    parent: Bundle,
-    versions: Sequence[TensorRTVersion],
-    options: CalibrateOptions,
-    overrides: Sequence[Overrides],
-    story: Story,
-) -> _Work:
-    """Use what a bundle has kept."""
-    from edgecal.cli import wiring
-    from edgecal.core.manifest import MODEL_FILE
-    from edgecal.workflows import calibrate as workflow
-
-    network = wiring.model(parent.path / MODEL_FILE)
-    with story.progress() as progress:
-        statistics, calibrations = workflow.recalibrate(
-            wiring.backend(network),
-            parent,
-            versions,
-            options,
-            progress,
-            overrides=overrides,
-            source=str(parent.path),
-        )
-    recorded = parent.manifest.data
-    return _Work(
-        network=network,
-        data=recorded.source,
-        source=workflow.RecordedData(
-            kind=recorded.kind, skipped=recorded.skipped, samples=recorded.samples
-        ),
-        statistics=statistics,
-        calibrations=calibrations,
-        findings=[],
-    )
 
 
 def read_ranges(path: Path) -> Overrides:
@@ -386,6 +354,18 @@ def read_ranges(path: Path) -> Overrides:
     return overrides_from(wiring.read_scales(file, word, segment=None).entries, source=str(path))
 
 
+def _check_no_fp16(versions: Sequence[TensorRTVersion], *, no_fp16: bool) -> None:
+    from edgecal.core.hosts import takes_caches
+    from edgecal.errors import InputError
+
+    if no_fp16 and all(takes_caches(one) for one in versions):
+        raise InputError(
+            "no bundle of form 'qdq' is made, and a calibration cache says nothing about FP16",
+            where="--no-fp16",
+            remedy="leave it out here, and give it to push",
+        )
+
+
 def _refuse_pass_options(given: Mapping[str, object]) -> None:
     """Say which options make no sense where nothing is run over data."""
     from edgecal.errors import InputError
@@ -398,52 +378,6 @@ def _refuse_pass_options(given: Mapping[str, object]) -> None:
             where="calibrate",
             remedy=f"leave {'it' if len(found) == 1 else 'them'} out, or leave out --from",
         )
-
-
-def show_bundles(
-    console: Console,
-    written: Sequence[tuple[Bundle, Calibration]],
-    statistics: Statistics,
-    seconds: float,
-) -> None:
-    """Print what was made, with the quality the host predicts."""
-    from rich.markup import escape
-
-    for bundle, done in written:
-        console.print(f"[bold]{escape(str(bundle.path))}[/] for TensorRT {done.tensorrt}")
-        console.print(f"  algorithm  {done.record.algorithm} ({escape(done.record.chosen_by)})")
-        constants = f", {done.coverage.constants} constants" if done.coverage.constants else ""
-        console.print(
-            f"  tensors    {done.coverage.covered} of {done.coverage.activations} activations"
-            f"{constants}"
-        )
-        if done.parent is not None:
-            console.print(
-                f"  derived    from {escape(done.parent.manifest.name)} without a pass, judged by "
-                f"its {done.golden.runs} golden runs"
-            )
-        if done.record.overrides:
-            console.print(f"  ranges     {_count_ranges(done)}")
-        for name, quality in done.quality.outputs.items():
-            cosine, decibel = quality["cosine_min"], quality["sqnr_db"]
-            console.print(
-                f"  predicted  {escape(name)}: cosine to FP32 at least {cosine:.4f}"
-                + (f", SQNR {decibel:.1f} dB" if decibel is not None else "")
-            )
-    unreadable = written[0][0].manifest.data.skipped
-    skipped = f", {len(unreadable)} unreadable ones skipped" if unreadable else ""
-    alike = written[0][0].manifest.data.excluded
-    skipped += f", {len(alike)} of the test set left out" if alike else ""
-    dropped = f", {statistics.dropped} of an incomplete batch dropped" if statistics.dropped else ""
-    held = f" ({statistics.held_out_samples} held out to judge by)" if statistics.held_out else ""
-    console.print(f"  samples    {statistics.samples}{held}{skipped}{dropped}, {seconds:.1f} s")
-
-
-def _count_ranges(done: Calibration) -> str:
-    copied = sum(one.follows is not None for one in done.record.overrides)
-    given = len(done.record.overrides) - copied
-    also = f", and {copied} more copy them" if copied else ""
-    return f"{given} given, in place of measured ones{also}"
 
 
 def _need(value: str | Path | None, what: str, meaning: str) -> str:

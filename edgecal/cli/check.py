@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,6 +13,7 @@ from edgecal.cli.options import (
     JsonOption,
     NoFp16Option,
     NoGpuFallbackOption,
+    PrecisionOption,
     QuietOption,
     VerboseOption,
 )
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from edgecal.core.compat import CacheFacts
     from edgecal.core.findings import Finding
     from edgecal.core.rules.explanation import Explanation
+    from edgecal.core.target import Target
     from edgecal.workflows.check import CheckReport, TargetCheck
 
-    _Judge = Callable[[Bundle, CacheFacts, BuildOptions], Sequence[TargetCheck]]
+    _Options = Callable[[Target], BuildOptions]
+    _Judge = Callable[[Bundle, CacheFacts, _Options], Sequence[TargetCheck]]
 
 _TABLES = "Instead of a target: a device by the platform tables"
 _SOURCES = "What the bundle was made from"
 _STYLES: Final = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-_AT_ONCE: Final = 16
-"""Targets asked at the same time."""
 
 
 def check(
@@ -91,6 +91,7 @@ def check(
     dla: DlaOption = None,
     no_gpu_fallback: NoGpuFallbackOption = False,
     no_fp16: NoFp16Option = False,
+    precision: PrecisionOption = None,
     builder: BuilderOption = None,
     model: Annotated[
         str | None,
@@ -140,8 +141,8 @@ def check(
     edgecal check --explain tensorrt-version
     """
     from edgecal.cli import wiring
+    from edgecal.cli.building import choose_options
     from edgecal.cli.push import max_exit_code
-    from edgecal.core.build import BuildOptions
     from edgecal.workflows.check import check_bundle, look_at_cache
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
@@ -150,17 +151,19 @@ def check(
         return
     project = wiring.project()
     path = _bundle(words or [], project.push.bundle)
-    options = BuildOptions(
-        dla_core=dla if dla is not None else project.push.dla,
-        gpu_fallback=project.push.gpu_fallback and not no_gpu_fallback,
-        fp16=project.push.fp16 and not no_fp16,
-    )
+    said = {
+        "dla_core": dla,
+        "gpu_fallback": False if no_gpu_fallback else None,
+        "fp16": False if no_fp16 else None,
+        "precision": precision,
+    }
     assumed = {"--tensorrt": tensorrt, "--device": device, "--jetpack": jetpack}
     judge = _judge(targets or [], assumed, builder)
     bundle = wiring.bundle(path)
     cache = look_at_cache(bundle, path=str(path))
     sources = wiring.source_findings(bundle, model=model, data=data, deep=deep)
-    report = check_bundle(cache, sources, options, judge(bundle, cache, options))
+    checks = judge(bundle, cache, lambda one: choose_options(project, one, said))
+    report = check_bundle(cache, sources, choose_options(project, None, said), checks)
     story.result(_document(report, path), lambda console: _show(console, report, story))
     raise typer.Exit(max_exit_code(report.exit_codes))
 
@@ -200,6 +203,7 @@ def _by_tables(assumed: Mapping[str, str | None], builder: str | None) -> _Judge
     from edgecal.cli import wiring
     from edgecal.core.assumed import assume_target
     from edgecal.workflows.check import check_on
+    from edgecal.workflows.plan import judge_plan
 
     platforms = wiring.platforms()
     target, facts = assume_target(
@@ -209,25 +213,36 @@ def _by_tables(assumed: Mapping[str, str | None], builder: str | None) -> _Judge
         jetpack=assumed["--jetpack"],
         builder=builder,
     )
-    return lambda bundle, cache, options: [
-        check_on(bundle, cache, target, facts=facts, options=options, platforms=platforms)
-    ]
+
+    def judge(bundle: Bundle, cache: CacheFacts, options: _Options) -> list[TargetCheck]:
+        chosen = options(target)
+        checked = check_on(bundle, cache, target, facts=facts, options=chosen, platforms=platforms)
+        return [judge_plan(bundle, checked, chosen, wiring.builders())]
+
+    return judge
 
 
 def _by_asking(targets: Sequence[str], builder: str | None) -> _Judge:
     from edgecal.cli import wiring
+    from edgecal.cli.several import ask_each
     from edgecal.workflows.check import check_live
+    from edgecal.workflows.plan import judge_plan
 
     wanted = [wiring.target(text, builder=builder) for text in targets]
 
-    def judge(bundle: Bundle, cache: CacheFacts, options: BuildOptions) -> list[TargetCheck]:
+    def judge(bundle: Bundle, cache: CacheFacts, options: _Options) -> list[TargetCheck]:
         if not wanted:
             return []
         world = wiring.world()
-        with ThreadPoolExecutor(min(_AT_ONCE, len(wanted))) as pool:
-            found = list(
-                pool.map(lambda one: check_live(bundle, cache, one, options, world), wanted)
-            )
+        by_name = {one.name: one for one in wanted}
+
+        def ask(name: str) -> TargetCheck:
+            chosen = options(by_name[name])
+            checked = check_live(bundle, cache, by_name[name], chosen, world)
+            return judge_plan(bundle, checked, chosen, world.builders)
+
+        answers, _ = ask_each(by_name, ask)
+        found = list(answers.values())
         if len(found) == 1 and found[0].error is not None:
             raise found[0].error
         return found
@@ -249,14 +264,7 @@ def _document(report: CheckReport, path: Path) -> dict[str, object]:
                 "tensorrt": str(one.builder.tensorrt)
                 if one.builder and one.builder.tensorrt
                 else None,
-                "error": {
-                    "code": one.error.code,
-                    "what": one.error.what,
-                    "where": one.error.where,
-                    "remedy": one.error.remedy,
-                }
-                if one.error
-                else None,
+                "error": one.error.to_json() if one.error else None,
             }
             for one in report.targets
         ],

@@ -52,7 +52,7 @@ def demo(
     from rich.markup import escape
 
     from edgecal.cli import wiring
-    from edgecal.cli.calibrate import show_bundles
+    from edgecal.cli.calibrated import show_bundles
     from edgecal.cli.watch import watch_pushes
     from edgecal.core.preprocess import parse_preprocess
     from edgecal.core.wanted import wanted_versions

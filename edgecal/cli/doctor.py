@@ -194,15 +194,16 @@ def _show_ways(console: Console, diagnosis: Diagnosis, *, every: bool) -> None:
     )
     told = [way for _, way in diagnosis.ways if every or way.verdict.value in _TOLD]
     for way in told:
-        if way.steps:
+        commands = diagnosis.commands[way.tensorrt.major_minor]
+        if way.steps or commands:
             console.print(Text(f"TensorRT {way.tensorrt.major_minor}: {printable(way.reason)}"))
             for number, step in enumerate(way.steps):
                 console.print(Text(f"  {'or ' if number else ''}{step}"))
+            if way.steps and commands:
+                console.print("  then:")
+            for number, command in enumerate(commands):
+                console.print(Text(f"  {'or ' if number else ''}{command}"))
             console.print()
-    if any(way.verdict.value in {"ready", "installable"} for way in told):
-        console.print(
-            "That is for TensorRT's own calibrators; edgecal calibrate takes ONNX Runtime so far.\n"
-        )
     if len(told) < len(diagnosis.ways):
         console.print("-v tells which hosts could; 'edgecal targets list gpus' shows all.\n")
 

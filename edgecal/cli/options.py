@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,7 +44,11 @@ BUILDING = "How to build"
 
 BuilderOption = Annotated[
     str | None,
-    typer.Option(help="trtexec or onnxruntime.", rich_help_panel=BUILDING, show_default="trtexec"),
+    typer.Option(
+        help="trtexec, tensorrt (its Python API) or onnxruntime.",
+        rich_help_panel=BUILDING,
+        show_default="trtexec",
+    ),
 ]
 DlaOption = Annotated[
     int | None,
@@ -66,4 +70,82 @@ NoGpuFallbackOption = Annotated[
 ]
 NoFp16Option = Annotated[
     bool, typer.Option("--no-fp16", help="No FP16 beside INT8.", rich_help_panel=BUILDING)
+]
+PrecisionOption = Annotated[
+    Literal["int8", "fp16"] | None,
+    typer.Option(
+        help="fp16 builds without INT8 and without the cache: for Nano, TX1 and TX2, which have "
+        "no INT8.",
+        rich_help_panel=BUILDING,
+        show_default="int8",
+    ),
+]
+WorkspaceOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="MIB",
+        help="Memory that the builder may take for trying kernels.",
+        rich_help_panel=BUILDING,
+        show_default="the builder's choice",
+    ),
+]
+ProfileOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="INPUT=MIN,OPT,MAX",
+        help="Shapes that an input with dynamic dimensions is to take; repeatable. Else the engine "
+        "takes the calibrated shape alone.",
+        rich_help_panel=BUILDING,
+        show_default=False,
+    ),
+]
+BuildTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        metavar="MINUTES",
+        help="End a build that takes longer.",
+        rich_help_panel=BUILDING,
+        show_default="240",
+    ),
+]
+AcceptUnprovenOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-unproven",
+        help="Go on although the build's log does not show that the cache was used.",
+        rich_help_panel=BUILDING,
+    ),
+]
+
+ACTIVATING = "Beside others"
+"""The panel of the options below in a command's help."""
+
+BreakLockOption = Annotated[
+    bool,
+    typer.Option(
+        "--break-lock",
+        help="End whoever else is at work on the model there.",
+        rich_help_panel=ACTIVATING,
+    ),
+]
+ActivateWithinOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="How long an application there may put the activation off; then the engine stays "
+        "built, for the next push to activate.",
+        rich_help_panel=ACTIVATING,
+    ),
+]
+LimitRateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE",
+        help="Send no more bytes a second, such as 500k or 2M; all targets together.",
+        rich_help_panel=ACTIVATING,
+        show_default=False,
+    ),
 ]

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from edgecal.cli.options import (
     BUILDING,
+    ActivateWithinOption,
+    BreakLockOption,
     BuilderOption,
+    BuildTimeoutOption,
     DlaOption,
     JsonOption,
+    LimitRateOption,
     NoFp16Option,
     NoGpuFallbackOption,
+    PrecisionOption,
+    ProfileOption,
     QuietOption,
     TargetsOption,
     VerboseOption,
+    WorkspaceOption,
 )
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edgecal.adapters.bundle import Bundle
+    from edgecal.core.build import BuildOptions
+    from edgecal.core.project import Project
+
+
+_BUILD_MINUTES = 240.0
 
 
 def push(
@@ -45,6 +58,10 @@ def push(
     dla: DlaOption = None,
     no_gpu_fallback: NoGpuFallbackOption = False,
     no_fp16: NoFp16Option = False,
+    precision: PrecisionOption = None,
+    workspace: WorkspaceOption = None,
+    profile: ProfileOption = None,
+    build_timeout: BuildTimeoutOption = None,
     rebuild: Annotated[
         bool,
         typer.Option(
@@ -67,6 +84,29 @@ def push(
             rich_help_panel=BUILDING,
         ),
     ] = False,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure the latency there, after verifying.")
+    ] = False,
+    layout: Annotated[
+        Literal["plain", "deepstream"] | None,
+        typer.Option(
+            help="deepstream also leaves calib.table and its two configuration lines for nvinfer "
+            "beside the engine.",
+            show_default="plain",
+        ),
+    ] = None,
+    nvinfer_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --layout deepstream: the configuration to be completed; refused if its "
+            "network is built by the API.",
+            show_default=False,
+        ),
+    ] = None,
+    break_lock: BreakLockOption = False,
+    activate_within: ActivateWithinOption = 60.0,
+    limit_rate: LimitRateOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Probe and check only; change nothing.")
     ] = False,
@@ -83,42 +123,89 @@ def push(
     edgecal push resnet18.edgecal --target nvidia@xavier.local
 
     edgecal push net-8.5.edgecal net-10.3.edgecal --target orin-1 --target orin-2 --dla 0 --as dla
-    """
-    from dataclasses import replace
 
+    edgecal push net-8.2.edgecal --target nano --precision fp16 --workspace 512 --bench
+
+    edgecal push net.edgecal --target orin-1 --layout deepstream --nvinfer-config pgie.txt
+    """
     from edgecal.cli import wiring
+    from edgecal.cli.building import choose_options
     from edgecal.cli.watch import watch_pushes
-    from edgecal.core.build import BuildOptions
+    from edgecal.core.bandwidth import parse_rate
     from edgecal.core.manifest import parse_name
     from edgecal.workflows.report import PushOptions
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     project = wiring.project()
+    wanted = [wiring.target(text, builder=builder) for text in targets]
+    said = {
+        "dla_core": dla,
+        "gpu_fallback": False if no_gpu_fallback else None,
+        "fp16": False if no_fp16 else None,
+        "precision": precision,
+        "workspace_mib": workspace,
+        "profile": _profile(profile, project),
+        "layout": layout,
+    }
+    builds = {one.name: choose_options(project, one, said) for one in wanted}
+    if nvinfer_config is not None:
+        _check_nvinfer(nvinfer_config, builds.values())
+    minutes = build_timeout or project.push.build_timeout_minutes or _BUILD_MINUTES
     options = PushOptions(
         name=parse_name(name, source="--as") if name else None,
-        build=BuildOptions(
-            dla_core=dla if dla is not None else project.push.dla,
-            gpu_fallback=project.push.gpu_fallback and not no_gpu_fallback,
-            fp16=project.push.fp16 and not no_fp16,
-        ),
+        builds=builds,
         rebuild=rebuild,
         accept_unproven=accept_unproven,
         accept_restamped=accept_restamped,
         dry_run=dry_run,
+        bench=bench,
         thresholds=project.thresholds,
+        build_timeout_s=60 * minutes,
+        activate_within_s=activate_within,
+        break_lock=break_lock,
     )
     read = _read(bundles or [Path(one) for one in project.push.bundle])
     options = replace(
         options, sources={one.manifest_digest: wiring.source_findings(one) for one in read}
     )
-    wanted = [wiring.target(text, builder=builder) for text in targets]
-    reports = watch_pushes(read, wanted, options, wiring.world(), story)
+    rate = parse_rate(limit_rate, source="--limit-rate") if limit_rate else None
+    world = wiring.world(limit_rate=rate)
+    reports = watch_pushes(read, wanted, options, world, story)
     raise typer.Exit(max_exit_code([report.exit_code for report in reports]))
 
 
 def max_exit_code(codes: Sequence[int]) -> int:
     """Give the code of several targets: the first of 130, 1, 5, 4, 3, 2 that occurred, else 0."""
     return next((code for code in (130, 1, 5, 4, 3, 2) if code in codes), 0)
+
+
+def _profile(texts: Sequence[str] | None, project: Project) -> object:
+    from edgecal.core.profiles import parse_profile_table, parse_profiles
+
+    if texts:
+        return parse_profiles(texts)
+    return parse_profile_table(project.push.profile, source=f"{project.source}: [push.profile]")
+
+
+def _check_nvinfer(path: Path, builds: Iterable[BuildOptions]) -> None:
+    from edgecal.core.deepstream import check_config
+    from edgecal.errors import InputError
+
+    if not all(one.layout == "deepstream" for one in builds):
+        raise InputError(
+            "an nvinfer configuration was given, and no layout for DeepStream",
+            where=str(path),
+            remedy="add --layout deepstream",
+        )
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror}",
+            where=str(path),
+            remedy="name the file that nvinfer's config-file-path names",
+        ) from error
+    check_config(text, source=str(path))
 
 
 def _read(paths: Sequence[Path]) -> list[Bundle]:

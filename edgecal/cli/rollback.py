@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgecal.cli.ask import confirm
-from edgecal.cli.options import JsonOption, QuietOption, TargetOption, YesOption
+from edgecal.cli.options import BreakLockOption, JsonOption, QuietOption, TargetOption, YesOption
 from edgecal.cli.story import Story
 
 
@@ -24,6 +24,7 @@ def rollback(
             metavar="RELEASE", help="A release that is kept.", show_default="the one before"
         ),
     ] = None,
+    break_lock: BreakLockOption = False,
     yes: YesOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be done.")
@@ -34,6 +35,8 @@ def rollback(
     """Make the release before the active one active again; it never toggles.
 
     The earlier engine is checked first: whole, and built with the TensorRT that is installed now.
+    A build that runs is no obstacle. --break-lock does not wait for an application that holds
+    'not-now' either.
 
     [bold]Example[/]
 
@@ -48,7 +51,7 @@ def rollback(
     what = f"{plan.model} on {target}: from release {plan.current} back to {plan.to}"
     if not dry_run:
         confirm(what, yes=yes, story=story)
-        roll_back(wanted, world, plan)
+        roll_back(wanted, world, plan, break_lock=break_lock)
     document = {
         "schema": "edgecal.rollback/1",
         "target": target,

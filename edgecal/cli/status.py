@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgecal.workflows.device import ModelState
+    from edgecal.workflows.kept import ModelState
 
 
 def status(
@@ -27,31 +27,25 @@ def status(
     edgecal status --target nvidia@xavier.local
     """
     from edgecal.cli import wiring
-    from edgecal.errors import EdgecalError
+    from edgecal.cli.push import max_exit_code
+    from edgecal.cli.several import ask_each, tell_failures
     from edgecal.workflows.targets import list_models
 
     story = Story(as_json=as_json, quiet=quiet)
-    world = wiring.world()
-    documents: list[dict[str, Any]] = []
-    found: list[tuple[str, Sequence[ModelState]]] = []
-    codes = {0}
-    for text in targets:
-        try:
-            models = list_models(wiring.target(text), world)
-        except EdgecalError as error:
-            if len(targets) == 1:
-                raise
-            story.tell(f"[bold red]error[/] {error}")
-            documents.append({"target": text, "models": [], "error": error.what})
-            codes.add(error.exit_code)
-            continue
-        found.append((text, models))
-        documents.append({"target": text, "models": [_document(model) for model in models]})
+    wanted, world = {text: wiring.target(text) for text in targets}, wiring.world()
+    found, errors = ask_each(wanted, lambda text: list_models(wanted[text], world))
+    tell_failures(wanted, errors, story)
+    documents: list[dict[str, Any]] = [
+        {"target": text, "models": [], "error": errors[text].to_json()}
+        if text in errors
+        else {"target": text, "models": [_document(one) for one in found[text]], "error": None}
+        for text in wanted
+    ]
     story.result(
         {"schema": "edgecal.status/1", "targets": documents},
-        lambda console: _show(console, found),
+        lambda console: _show(console, list(found.items())),
     )
-    raise typer.Exit(max(codes))
+    raise typer.Exit(max_exit_code([error.exit_code for error in errors.values()]))
 
 
 def _document(model: ModelState) -> dict[str, object]:
@@ -60,11 +54,20 @@ def _document(model: ModelState) -> dict[str, object]:
         "current": model.current,
         "since": _since(model),
         "releases": list(model.releases),
+        "health": None if model.trial == "none" else model.trial,
+        "builds": [
+            {"release": job.release, "state": job.state, "status": job.status, "owner": job.owner}
+            for job in model.jobs
+        ],
     }
 
 
 def _since(model: ModelState) -> str | None:
-    times = [one.time for one in model.activations if one.release == model.current]
+    times = [
+        one.time
+        for one in model.activations
+        if one.release == model.current and one.action != "confirm"
+    ]
     return times[-1] if times else None
 
 
@@ -72,19 +75,26 @@ def _show(console: Console, found: Sequence[tuple[str, Sequence[ModelState]]]) -
     from rich.markup import escape
     from rich.table import Table
 
+    rows = [
+        (
+            escape(target),
+            model.name,
+            model.current or "-",
+            _since(model) or "-",
+            " ".join(one for one in model.releases if one != model.current) or "-",
+            "-" if model.trial == "none" else model.trial,
+            " ".join(job.release for job in model.jobs if job.state == "running") or "-",
+        )
+        for target, models in found
+        for model in models
+    ]
+    rows += [(escape(target), *("-",) * 6) for target, models in found if not models]
+    heads = ("target", "model", "active", "since", "also kept", "health", "building")
+    # the last two only where there is something to say
+    shown = [at for at in range(7) if at < 5 or any(row[at] != "-" for row in rows)]
     table = Table(box=None, pad_edge=False)
-    for column in ("target", "model", "active", "since", "also kept"):
-        table.add_column(column)
-    for target, models in found:
-        for model in models:
-            others = [release for release in model.releases if release != model.current]
-            table.add_row(
-                escape(target),
-                model.name,
-                model.current or "-",
-                _since(model) or "-",
-                " ".join(others) or "-",
-            )
-        if not models:
-            table.add_row(escape(target), "-", "-", "-", "-")
+    for at in shown:
+        table.add_column(heads[at])
+    for row in rows:
+        table.add_row(*(row[at] for at in shown))
     console.print(table)

@@ -17,6 +17,8 @@ from edgecal.core.findings import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from edgecal.errors import EdgecalError
+
 _HEARTBEAT_S = 5.0
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
@@ -56,6 +58,12 @@ class Story:
         """Give the document that stands for a result that could not be had."""
         error = {"code": name, "what": what, "where": where, "remedy": remedy}
         self._print({"schema": "edgecal.error/1", "exit_code": code, "error": error})
+
+    def failure(self, error: EdgecalError) -> None:
+        """Say what went wrong, on stderr, however quiet it is to be."""
+        head = f"[bold]{escape(printable(error.where))}[/]: " if error.where else ""
+        self.err.print(f"[bold red]error[/] {head}{escape(error.what)}")
+        self.err.print(f"  try: {escape(error.remedy)}")
 
     def _print(self, document: Mapping[str, Any]) -> None:
         self.out.file.write(json.dumps(document, indent=2) + "\n")

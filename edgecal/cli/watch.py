@@ -14,16 +14,22 @@ from edgecal.cli.story import size_text
 from edgecal.core.findings import Severity
 from edgecal.errors import Cancelled
 from edgecal.workflows.events import (
+    ActivationWaits,
     BuildRuns,
+    CacheReheaded,
     CacheShipped,
     EngineActivated,
     EngineBuilt,
+    EngineConfirmed,
+    EngineMeasured,
     EngineVerified,
     PairingChecked,
+    SignatureChecked,
     Step,
     StepDue,
     StepFailed,
     TargetProbed,
+    TrialRuns,
 )
 from edgecal.workflows.push import push
 from edgecal.workflows.report import PushReport
@@ -56,6 +62,8 @@ def watch_pushes(
     options: PushOptions,
     world: World,
     story: Story,
+    *,
+    schema: str = "edgecal.push/1",
 ) -> list[PushReport]:
     """Push to every target, telling what happens; gives the reports in the order of the targets.
 
@@ -89,7 +97,7 @@ def watch_pushes(
         raise
     ordered = [reports[name] for name in narrators]
     story.result(
-        {"schema": "edgecal.push/1", "targets": [report.to_json() for report in ordered]},
+        {"schema": schema, "targets": [report.to_json() for report in ordered]},
         lambda console: _show(console, ordered),
     )
     return ordered
@@ -121,17 +129,28 @@ class _Narrator:
         self._story = story
         self._head = f"[bold]{escape(name)}[/] " if name else ""
         self._sent = self._to_send = 0
+        self._last_line = ""
         self._spoke = time.monotonic()
 
     def tell(self, message: PushEvent | int) -> None:
         """Say what an event, or a number of bytes just sent, means."""
         if isinstance(message, int):
-            self._sent += message
-            self._heartbeat(f"sent {size_text(self._sent)} of {size_text(self._to_send)}")
+            self._count(message)
         elif isinstance(message, BuildRuns):
             for line in message.log.splitlines():
-                self._story.detail(f"{self._head}[dim]| {escape(line)}[/]")
-            self._heartbeat(f"building for {message.seconds:.0f} s")
+                if line.startswith("edgecal: "):  # the target's own word, not the builder's
+                    self._say(escape(line.removeprefix("edgecal: ")))
+                else:
+                    self._story.detail(f"{self._head}[dim]| {escape(line)}[/]")
+                self._last_line = line.strip() or self._last_line
+            said = f": {escape(self._last_line[:120])}" if self._last_line else ""
+            self._heartbeat(f"building for {message.seconds:.0f} s{said}")
+        elif isinstance(message, TrialRuns):
+            self._heartbeat(f"checking its health for {message.soak_s} s")
+        elif isinstance(message, ActivationWaits):
+            self._heartbeat(
+                "waiting for an application that holds 'not-now'", first=not message.seconds
+            )
         else:
             if isinstance(message, StepDue) and message.step is Step.SHIP:
                 self._to_send = int(message.detail)
@@ -142,8 +161,13 @@ class _Narrator:
                     [one for one in message.findings if one.severity is not Severity.ERROR]
                 )
 
-    def _heartbeat(self, line: str) -> None:
-        if time.monotonic() - self._spoke > _HEARTBEAT_S:
+    def _count(self, sent: int) -> None:
+        self._sent += sent
+        if self._sent < self._to_send:  # else the next step is about to be told
+            self._heartbeat(f"sent {size_text(self._sent)} of {size_text(self._to_send)}")
+
+    def _heartbeat(self, line: str, *, first: bool = False) -> None:
+        if first or time.monotonic() - self._spoke > _HEARTBEAT_S:
             self._say(line)
 
     def _say(self, line: str) -> None:
@@ -151,7 +175,7 @@ class _Narrator:
         self._story.tell(self._head + line)
 
 
-def _sentence(event: PushEvent) -> str:  # noqa: C901, PLR0911 - one case per event
+def _sentence(event: PushEvent) -> str:  # noqa: C901, PLR0911, PLR0912 - one case per event
     match event:
         case StepDue(Step.SHIP, detail):
             return f"shipping {size_text(int(detail))}"
@@ -166,6 +190,13 @@ def _sentence(event: PushEvent) -> str:  # noqa: C901, PLR0911 - one case per ev
             return f"reached {escape(what)}: {version}{escape(jetpack)}"
         case CacheShipped(_, present) if present:
             return f"{size_text(present)} were there already"
+        case SignatureChecked(verdict) if verdict.key is not None:
+            return f"signature verified there with {verdict.key}, counter {verdict.counter}"
+        case CacheReheaded(builder):
+            return (
+                "TensorRT refused the cache for the version in its header; once more, with a copy "
+                f"headed for {builder.tensorrt}"
+            )
         case EngineBuilt(_, result, seconds):
             counts = ", ".join(
                 f"{len(names)} {what}"
@@ -176,14 +207,26 @@ def _sentence(event: PushEvent) -> str:  # noqa: C901, PLR0911 - one case per ev
                 )
                 if names is not None
             )
+            fell = f"; the GPU took {len(result.fell_back)} layers that the DLA refused"
             return (
-                f"built in {seconds:.1f} s; cache {result.proof.value}"
+                f"built in {seconds:.1f} s; {'cache' if counts else 'INT8'} {result.proof.value}"
                 f"{f' ({counts})' if counts else ''}: {escape(result.reason)}"
+                f"{fell if result.fell_back else ''}"
             )
         case EngineVerified(verification):
             worst = verification.cosine_min
             shown = f", cosine to FP32 at least {worst:.4f}" if worst is not None else ""
             return f"verified on {verification.samples} samples{shown}"
+        case EngineMeasured(latency, power_mode):
+            if latency is None:
+                return "not measured: this builder cannot"
+            mode = f", power mode {escape(power_mode)}" if power_mode else ""
+            return (
+                f"measured over {latency.runs} runs: median {latency.median_ms:.3f} ms, "
+                f"p99 {latency.p99_ms:.3f} ms{mode}"
+            )
+        case EngineConfirmed(_):
+            return "passed its health check"
         case EngineActivated(release, changed):
             if changed:
                 return f"[green]active[/]: release {release}"
@@ -198,7 +241,11 @@ def _show(console: Console, reports: Sequence[PushReport]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("target", "state", "model", "release", "builder", "sent"):
+    planned = any(report.state == "planned" for report in reports)
+    for column in (
+        *("target", "state", "model", "release", "builder"),
+        "to send" if planned else "sent",
+    ):
         table.add_column(column)
     for report in reports:
         style = "green" if report.state in {"active", "planned"} else "red"
@@ -208,6 +255,6 @@ def _show(console: Console, reports: Sequence[PushReport]) -> None:
             report.name,
             report.release or "-",
             report.builder or "-",
-            size_text(report.bytes_to_send if report.state == "planned" else report.bytes_sent),
+            size_text(report.bytes_to_send if planned else report.bytes_sent),
         )
     console.print(table)

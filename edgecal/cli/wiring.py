@@ -5,18 +5,21 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import time
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from rich.markup import escape
 
+from edgecal.cli.printable import printable
 from edgecal.cli.story import Story
 from edgecal.core.targets import parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgecal.adapters.batches import WrittenBatches
     from edgecal.adapters.bundle import Bundle
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from edgecal.adapters.loopback import LoopbackServer
     from edgecal.adapters.onnx_model import OnnxModel
     from edgecal.adapters.plain_network import PlainNetwork
+    from edgecal.adapters.signed_bundles import SignedBundle
     from edgecal.adapters.ssh_route import KnownAs
+    from edgecal.cli.backends import NativeRequest
     from edgecal.core.caffe_names import CaffeLayer
     from edgecal.core.conversion import ScaleSet
     from edgecal.core.findings import Finding
@@ -38,11 +43,13 @@ if TYPE_CHECKING:
     from edgecal.core.platforms import Platforms
     from edgecal.core.preprocess import Preprocess
     from edgecal.core.project import Project
+    from edgecal.core.shapes import GivenShape
     from edgecal.core.target import Target
     from edgecal.core.versions import TensorRTVersion
-    from edgecal.ports import Backend, Dataset, Network
+    from edgecal.ports import Backend, Builder, Dataset, Network, TensorRTCalibrator
     from edgecal.workflows.calibrate import Calibration
     from edgecal.workflows.collect import Statistics
+    from edgecal.workflows.resume import Keeper
     from edgecal.workflows.world import World
 
 
@@ -75,11 +82,11 @@ def target(text: str, *, builder: str | None = None) -> Target:
     return replace(found, builder=builder) if builder else found
 
 
-def model(path: Path) -> OnnxModel:
-    """Read an ONNX file."""
-    from edgecal.adapters.onnx_model import read_model
+def model(path: Path, shapes: Mapping[str, GivenShape] | None = None) -> OnnxModel:
+    """Read an ONNX file, and settle the shapes of dynamic inputs."""
+    from edgecal.adapters.onnx_model import read_model, settle_shapes
 
-    return read_model(path)
+    return settle_shapes(read_model(path), shapes or {})
 
 
 def backend(network: OnnxModel) -> Backend:
@@ -141,6 +148,36 @@ def bundle(path: Path) -> Bundle:
     from edgecal.adapters.bundle import read_bundle
 
     return read_bundle(path)
+
+
+def make_keys(private: Path, public: Path, *, passphrase: bytes | None) -> str:
+    """Make a pair of keys; gives their fingerprint."""
+    from edgecal.adapters import keys
+
+    return keys.make_keys(private, public, passphrase=passphrase).fingerprint
+
+
+def sign(
+    path: Path,
+    *,
+    key: Path,
+    passphrase: Callable[[], bytes],
+    counter: int | None,
+    targets: Sequence[str],
+) -> SignedBundle:
+    """Sign a bundle whose files are whole."""
+    from edgecal.adapters import signed_bundles
+
+    return signed_bundles.sign_bundle(
+        path, key=key, passphrase=passphrase, counter=counter, targets=targets
+    )
+
+
+def verify(path: Path, keys: Sequence[Path]) -> tuple[Bundle, str]:
+    """Verify a bundle; gives the fingerprint of the key that did."""
+    from edgecal.adapters import signed_bundles
+
+    return signed_bundles.verify_bundle(path, keys)
 
 
 def read_cache(path: Path) -> CacheFile:
@@ -281,6 +318,32 @@ def save_bundle(
     return write_bundle(path, manifest, contents)
 
 
+def keeper(out: Path, network: OnnxModel, *, resume: bool, tell: Callable[[str], object]) -> Keeper:
+    """Make what keeps an unfinished pass, beside the bundle that is to be written."""
+    from edgecal import __version__
+    from edgecal.adapters.checkpoints import CheckpointFile, checkpoint_path
+    from edgecal.core.shapes import by_x
+    from edgecal.workflows.resume import Keeper
+
+    return Keeper(
+        CheckpointFile(
+            checkpoint_path(out), warn=lambda text: tell(f"[yellow]warning[/] {_plain(text)}")
+        ),
+        of={
+            "network": network.digest,
+            "shapes": ", ".join(f"{name}={by_x(one)}" for name, one in network.settled.items()),
+            "edgecal": __version__,
+        },
+        resume=resume,
+        clock=monotonic,
+        tell=lambda text: tell(_plain(text)),
+    )
+
+
+def _plain(text: str) -> str:
+    return escape(printable(text))
+
+
 def now() -> datetime:
     """Tell the time: aware, UTC."""
     return datetime.now(timezone.utc)
@@ -291,21 +354,38 @@ def workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def world() -> World:
-    """Put together what pushes and questions to targets need."""
+def builders() -> dict[str, Builder]:
+    """Give every kind of builder, by name."""
     from edgecal.adapters.reference_builder import ReferenceBuilder
+    from edgecal.adapters.tensorrt_builder import TensorRTBuilder
+    from edgecal.adapters.trtexec_builder import TrtexecBuilder
+
+    return {one.name: one for one in (TrtexecBuilder(), TensorRTBuilder(), ReferenceBuilder())}
+
+
+def world(*, limit_rate: float | None = None) -> World:
+    """Put together what pushes and questions to targets need.
+
+    Parameters
+    ----------
+    limit_rate
+        Bytes a second that uploads to all targets may take together.
+    """
     from edgecal.adapters.scripts import load_scripts
     from edgecal.adapters.ssh import connect
-    from edgecal.adapters.trtexec_builder import TrtexecBuilder
-    from edgecal.workflows.world import World
+    from edgecal.workflows.pace import Pace
+    from edgecal.workflows.world import Limits, World
 
     return World(
         connect=connect,
         scripts=load_scripts(),
-        builders={one.name: one for one in (TrtexecBuilder(), ReferenceBuilder())},
+        builders=builders(),
         platforms=platforms(),
         now=now,
         owner=f"{getpass.getuser()}@{socket.gethostname()}",
+        limits=Limits()
+        if limit_rate is None
+        else Limits(pace=Pace(limit_rate, clock=time.monotonic, sleep=time.sleep)),
     )
 
 
@@ -378,6 +458,35 @@ def host_facts() -> HostFacts:
     from edgecal.adapters.host import read_host
 
     return read_host()
+
+
+def tensorrt_package() -> str | None:
+    """Tell which TensorRT this Python has."""
+    from edgecal.adapters import host
+
+    return host.tensorrt_package()
+
+
+def tensorrt_calibrator(
+    network: OnnxModel, native: NativeRequest, *, out: Path
+) -> TensorRTCalibrator:
+    """Make the TensorRT backend for a network; what TensorRT says goes beside the bundle."""
+    from edgecal.adapters.trt_backend import HostTensorRT
+    from edgecal.adapters.trt_places import InContainer, OtherPython, Place, ThisPython
+
+    place: Place = ThisPython()
+    if native.container is not None:
+        place = InContainer(native.container)
+    elif native.python is not None:
+        place = OtherPython(native.python)
+    return HostTensorRT(
+        model=network.path,
+        tensorrt=native.tensorrt,
+        log=out.with_name(f"{out.name}.tensorrt.log"),
+        host=native.host,
+        platforms=platforms(),
+        place=place,
+    )
 
 
 def source_findings(

@@ -137,7 +137,7 @@ def target_tools(visit: Visit) -> Iterator[Finding]:
             "target-tools",
             Severity.ERROR,
             f"lacks {', '.join(visit.facts.missing_tools)}",
-            "install GNU coreutils (and util-linux for setsid) on the target",
+            "install GNU coreutils (and util-linux for setsid and flock) on the target",
         )
 
 

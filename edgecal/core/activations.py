@@ -15,13 +15,16 @@ class Activation:
     """One line of a target's record."""
 
     action: str
-    """`activate` or `rollback`."""
+    """`activate`, `rollback`, `confirm` after a health check that passed, or `deactivate`."""
     release: str
+    """What is active from then on; empty after `deactivate`."""
     time: str
     """UTC, by the controller's clock: many Jetsons have none that runs while they are off."""
     by: str
     target_time_s: int
     """Seconds since 1970 by the target's own clock."""
+    reason: str | None = None
+    """Why the target went back by itself."""
 
 
 def parse_activation(line: str) -> Activation | None:
@@ -35,6 +38,7 @@ def parse_activation(line: str) -> Activation | None:
             time=str(document["time"]),
             by=str(document["by"]),
             target_time_s=int(seconds),
+            reason=str(document["reason"]) if "reason" in document else None,
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -47,13 +51,15 @@ def previous_release(activations: Sequence[Activation], current: str | None) -> 
     A last line whose activation never happened (the target lost power between record and rename)
     does not count, for `current` is what is really active.
     """
-    happened = list(activations)
+    happened = [one for one in activations if one.action != "confirm"]
     if happened and current is not None and happened[-1].release != current:
         happened.pop()
     stack: list[str] = []
     for activation in happened:
         release = activation.release
-        if activation.action != "rollback":
+        if activation.action == "deactivate":
+            stack.clear()
+        elif activation.action != "rollback":
             if release in stack:
                 stack.remove(release)
             stack.append(release)

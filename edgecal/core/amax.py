@@ -1,4 +1,4 @@
-"""Histogram to amax: the clip point of a tensor, by one of five algorithms.
+"""Histogram to amax: the clip point of a tensor, by one of six algorithms.
 
 Every function returns float32, computed in float32 where TensorRT computes in float32, because the
 cache is to hold the very bits that TensorRT would have written.
@@ -17,7 +17,8 @@ from edgecal.core.quant import STEPS
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
-    from edgecal.core.histogram import Counts, Histogram
+    from edgecal.core.histogram import Histogram
+    from edgecal.core.sweep import Counts
 
 LEVELS: Final = 128
 """INT8 magnitudes 0 to 127, as the KL search of TensorRT counts them."""
@@ -33,7 +34,9 @@ _NEXT_TO_NOTHING: Final = 1e-9
 _BLOCK: Final = 256
 """Cuts searched at once: twice as fast as all, and memory goes back to no system in between."""
 
-AUTO_CANDIDATES: Final = ("entropy2", "minmax", "percentile", "mse")
+MEAN_PERCENTILE: Final = "mean-percentile"
+
+AUTO_CANDIDATES: Final = ("entropy2", "minmax", "percentile", MEAN_PERCENTILE, "mse")
 """What `auto` chooses from: entropy never clips less than entropy2, which often clips too much."""
 
 ALGORITHMS: Final = (*AUTO_CANDIDATES, "entropy")
@@ -62,6 +65,8 @@ def amax_of(
         return histogram.largest
     if algorithm == "percentile":
         return amax_percentile(histogram, percentile=percentile)
+    if algorithm == MEAN_PERCENTILE:
+        return amax_mean_percentile(histogram)
     known = {"entropy2": amax_entropy2, "entropy": amax_entropy, "mse": amax_mse}
     if algorithm not in known:
         raise InputError(
@@ -92,6 +97,28 @@ def amax_percentile(histogram: Histogram, *, percentile: float) -> np.float32:
     position = int(np.searchsorted(reached, reached[-1] * (percentile / 100.0), side="left"))
     edge: np.float32 = np.float32(min(position, BINS - 1) + 1) * _bin_width(histogram)
     return min(edge, histogram.largest)
+
+
+def amax_mean_percentile(histogram: Histogram) -> np.float32:
+    """Clip at the mean of the samples' 99.99th percentiles, so that few odd ones weigh little.
+
+    Returns
+    -------
+    float32
+        The largest magnitude where no sample has more than a few values beside zero.
+
+    Raises
+    ------
+    InputError
+        If the statistics do not hold it.
+    """
+    mean = histogram.peaks.mean
+    if mean is None:
+        raise InputError(
+            f"these statistics hold nothing for {MEAN_PERCENTILE}",
+            remedy="calibrate again with the model and the data, or use another algorithm",
+        )
+    return mean if mean > 0 else histogram.largest
 
 
 def amax_entropy2(histogram: Histogram) -> np.float32:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from edgecal.core.platforms import newest_patch
-from edgecal.core.rules.pairing import BUILDERS, REFERENCE, TRTEXEC
+from edgecal.core.rules.pairing import BUILDERS, REFERENCE, TENSORRT, TRTEXEC
 from edgecal.core.target import BuilderFact, Target, TargetFacts
 from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import InputError
@@ -56,11 +56,11 @@ def assume_target(
             where="--builder",
             remedy=f"use one of {', '.join(BUILDERS)}",
         )
-    fact = (
-        BuilderFact(name=REFERENCE, path="python3")
-        if name == REFERENCE
-        else BuilderFact(name=TRTEXEC, path=_TRTEXEC_PATH, tensorrt=version)
-    )
+    facts = {
+        REFERENCE: BuilderFact(name=REFERENCE, path="python3"),
+        TENSORRT: BuilderFact(name=TENSORRT, path="python3", tensorrt=version),
+        TRTEXEC: BuilderFact(name=TRTEXEC, path=_TRTEXEC_PATH, tensorrt=version),
+    }
     shown = device or "a device"
     on = f", JetPack {release.jetpack}" if release else ""
     return (
@@ -69,7 +69,7 @@ def assume_target(
             root="~/.edgecal",
             is_jetson=True,
             tensorrt=version,
-            builders=(fact,),
+            builders=(facts[name],),
             l4t=release.l4t if release else None,
             jetpack=release.jetpack if release else None,
             module=module.slug if module else None,

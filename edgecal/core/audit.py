@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgecal.core.access import Visit, check_access
 from edgecal.core.findings import Finding, Severity, refused
 from edgecal.core.hosts import QDQ_COMMAND, Calibrators, calibrators_for, takes_caches
-from edgecal.core.manifest import CACHE_FILE, MODEL_FILE, parse_name
+from edgecal.core.manifest import CACHE_FILE, MODEL_FILE, QDQ_FILE, parse_name
 from edgecal.core.platforms import jetpack_choices
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
 from edgecal.errors import ConnectError, InputError
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from edgecal.core.target import Target, TargetFacts
     from edgecal.errors import EdgecalError
 
-_TRTEXEC: Final = "trtexec"
+_BY_TENSORRT: Final = ("trtexec", "tensorrt")
+"""The builders whose engines are of TensorRT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,10 +278,11 @@ def _drift_tensorrt(
     builder = _table(record, "builder")
     built = _version(builder.get("tensorrt"))
     facts = state.last.facts
-    if builder.get("name") != _TRTEXEC or built is None or facts is None:
+    if builder.get("name") not in _BY_TENSORRT or built is None or facts is None:
         return
-    at_path = [one.tensorrt for one in facts.builders if one.path == builder.get("path")]
-    others = [one.tensorrt for one in facts.builders if one.name == _TRTEXEC]
+    alike = [one for one in facts.builders if one.name == builder.get("name")]
+    at_path = [one.tensorrt for one in alike if one.path == builder.get("path")]
+    others = [one.tensorrt for one in alike]
     installed = [one for one in at_path or [*others, facts.tensorrt] if one is not None]
     if any(_same_release(built, one) for one in installed):
         return
@@ -379,7 +381,7 @@ def _drift_cache(
     other = [
         word
         for word, was, now in (
-            ("cache", cache, bundle.files.get(CACHE_FILE)),
+            ("cache" if CACHE_FILE in bundle.files else "Q/DQ network", cache, _scales(bundle)),
             ("network", network, bundle.files.get(MODEL_FILE)),
         )
         if was != now
@@ -393,7 +395,7 @@ def _drift_cache(
             subject=state.name,
             message=f"{active.model}: the active engine was built from another "
             f"{' and '.join(other)} than bundle {bundle.name} holds now: {str(cache)[:19]}… "
-            f"{made}, {bundle.files.get(CACHE_FILE, '')[:19]}… in {bundle.path}",
+            f"{made}, {_scales(bundle)[:19]}… in {bundle.path}",
             remedy=remedy,
         )
     else:
@@ -405,6 +407,11 @@ def _drift_cache(
             "cache",
             remedy=f"nothing to do; to record it: {remedy}",
         )
+
+
+def _scales(bundle: BundleFacts) -> str:
+    """Give the digest of what carries the scales."""
+    return bundle.files.get(CACHE_FILE, bundle.files.get(QDQ_FILE, ""))
 
 
 def outliers(states: Sequence[TargetState], platforms: Platforms) -> dict[str, tuple[Finding, ...]]:

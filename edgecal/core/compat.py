@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from edgecal.core.rules import caches, devices, places, versions
+from edgecal.core.rules import caches, devices, explicit, places, signatures, versions
 from edgecal.core.rules.pairing import (
     BUILDERS,
     REFERENCE,
@@ -61,6 +61,8 @@ RULES: Final[Mapping[str, Callable[[Pairing], Iterator[Finding]]]] = MappingProx
         "dla-needs-entropy2": caches.dla_needs_entropy2,
         "dla-dynamic-shape": devices.dla_dynamic_shape,
         "dla-io-format": devices.dla_io_format,
+        "dla-takes-caches": explicit.dla_takes_caches,
+        "types-in-network": explicit.types_in_network,
         "host-gpu-window": devices.host_gpu_window,
         "reference-builder": places.reference_builder,
         "disk-space": places.disk_space,
@@ -68,17 +70,40 @@ RULES: Final[Mapping[str, Callable[[Pairing], Iterator[Finding]]]] = MappingProx
         "root-writable": places.root_writable,
         "target-tools": places.target_tools,
         "gpu-access": places.gpu_access,
+        "signature": signatures.signature,
     }
 )
 """What cache, target and build options tell together."""
 
 
+ABOUT_CACHES: Final = frozenset(
+    {
+        "tensorrt-version",
+        "implicit-int8-removed",
+        "implicit-int8-deprecated",
+        "trtexec-reads-entropy2",
+        "tensor-coverage",
+        "int8-unsupported",
+        "dla-needs-entropy2",
+        "dla-takes-caches",
+        "types-in-network",
+        "host-gpu-window",
+    }
+)
+"""Rules about caches and INT8: an FP16 build uses neither."""
+
+
 def check_pairing(pair: Pairing) -> tuple[Finding, ...]:
     """Apply every rule; those about the cache alone come first, where it was looked at."""
+    if not pair.options.int8:
+        rules = (rule for slug, rule in RULES.items() if slug not in ABOUT_CACHES)
+        return tuple(finding for rule in rules for finding in rule(pair))
     about_cache = check_cache(pair.cache) if pair.cache is not None else ()
     return (*about_cache, *(finding for rule in RULES.values() for finding in rule(pair)))
 
 
 def check_cache(cache: CacheFacts) -> tuple[Finding, ...]:
-    """Apply the rules that need no target."""
+    """Apply the rules that need no target; nothing where the network carries the scales."""
+    if cache.explicit is not None:
+        return ()
     return tuple(finding for rule in CACHE_RULES.values() for finding in rule(cache))

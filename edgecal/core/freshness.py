@@ -16,7 +16,7 @@ from edgecal.core.findings import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from edgecal.core.manifest import Digest, Manifest
+    from edgecal.core.manifest import DataRecord, Digest, Manifest
     from edgecal.core.project import Project
 
 _ELSEWHERE: Final = "nothing to do on another machine; 'edgecal check' takes it with"
@@ -88,7 +88,8 @@ def judge_data(manifest: Manifest, found: FoundData) -> Iterator[Finding]:
     """Refuse a bundle whose calibration data is another by now.
 
     What counts is the name, the order and the content of the samples that the bundle used. Data
-    that only grew at its end passes: --samples may have left the rest out on purpose.
+    that only grew at its end is another, unless --samples left the rest out on purpose; where an
+    older manifest does not tell, it passes.
 
     Severity: error.
     Source: IInt8Calibrator::readCalibrationCache in NvInfer.h of release/10.16 (calibrate again
@@ -109,7 +110,7 @@ def judge_data(manifest: Manifest, found: FoundData) -> Iterator[Finding]:
             f"{record.source}: {changed}",
             remedy=f"{_again(manifest, data=found.source)}{_another('data', '--data')}",
         )
-    elif found.samples is not None and found.samples > record.samples:
+    elif found.samples is not None and found.samples > record.samples and record.limit is None:
         yield source_not_checked(
             manifest,
             f"the data {found.source} holds {found.samples} samples, and the bundle used the first "
@@ -187,14 +188,24 @@ def _what_changed(manifest: Manifest, found: FoundData) -> str | None:
             f"its first {record.samples} samples are {_short(found.digest)}, the manifest says "
             f"{_short(record.digest)}"
         )
-    return None
+    return _grown(record, found.samples)
+
+
+def _grown(record: DataRecord, samples: int | None) -> str | None:
+    """Say that there are more samples, where those would have been used too."""
+    if samples is None or record.limit is None:
+        return None
+    if min(samples, record.limit or samples) <= record.samples:
+        return None
+    return f"it grew to {samples} samples from the {record.samples} of the manifest"
 
 
 def _again(manifest: Manifest, *, model: str | None = None, data: str | None = None) -> str:
+    samples = f"--samples {manifest.data.limit} " if manifest.data.limit else ""
     return (
         "calibrate again, with the same preprocessing: edgecal calibrate "
         f"{shlex.quote(model or manifest.model.source.path)} "
-        f"--data {shlex.quote(data or manifest.data.source)} "
+        f"--data {shlex.quote(data or manifest.data.source)} {samples}"
         f"--tensorrt {manifest.tensorrt.major_minor} -o {manifest.name}.edgecal"
     )
 

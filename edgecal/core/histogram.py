@@ -6,17 +6,19 @@ the same bits, as long as all of them start from the range of the first batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from edgecal.core.peaks import NO_PEAKS, Peaks, find_peaks, peak_of, where_to_look
+from edgecal.core.sweep import Bounds, Sweep, bins_of, bounds_of, sums_of_bins
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from edgecal.core.sweep import Counts, Grids, Values
 
 BINS: Final = 2048
 """TensorRT's number of bins over absolute values (kernel names in libnvinfer 8.4.1)."""
@@ -24,20 +26,10 @@ BINS: Final = 2048
 MOST_CLAMPS: Final = 8
 """Of one tensor at once: their bin numbers are added up in 16 bits, and 15 would still fit."""
 
-Values = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.int64]
-Grids = npt.NDArray[np.float32]
-"""A row per histogram, which says how a value becomes the number of its bin: clamped between the
-first two numbers, times the third, divided by the fourth, and cut off towards zero."""
-Adder = Callable[[Values, Grids, int, Counts], None]
-"""Does what `add_sums` does, to the last bit, for at most 2**17 values."""
-
 _SMALLEST_RANGE: Final = float(np.finfo(np.float32).tiny)
 _EXACT_RANGE: Final = 2.0**-60
 """From here on a 2048th of a range has all its bits; below it, everything is scaled up first."""
 _SCALE_UP: Final = 2.0**64
-_BLOCK: Final = 1 << 17
-"""Elements binned at once: the temporaries stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +48,8 @@ class Histogram:
         Of the finite values, in the tensor's real units; 0.0 when there were none.
     non_finite : int
         How many NaNs and infinities were met; they are in no bin.
+    peaks : Peaks
+        Of every sample that had a finite value.
     """
 
     range_end: float
@@ -63,6 +57,7 @@ class Histogram:
     minimum: float = 0.0
     maximum: float = 0.0
     non_finite: int = 0
+    peaks: Peaks = NO_PEAKS
 
     @property
     def samples(self) -> int:
@@ -124,26 +119,11 @@ def start_histogram(first_batch: Values, clamp: Clamp = UNCLAMPED) -> Histogram:
     range in whole powers of two, the same ones for every worker.
     """
     clamped = clamp.apply(first_batch)
-    bounds = _bounds(clamped) or _bounds(clamped[np.isfinite(clamped)]) or (0.0, 0.0)
+    bounds = bounds_of(clamped) or bounds_of(clamped[np.isfinite(clamped)]) or (0.0, 0.0)
     return Histogram(
         range_end=max(abs(bounds[0]), abs(bounds[1]), _SMALLEST_RANGE),
         counts=np.zeros(2 * BINS + 1, np.int64),
     )
-
-
-def sums_of_bins(values: Values, grids: Grids, offset: int) -> npt.NDArray[np.uint16]:
-    """Add up the numbers that a value's bins have in all grids, and the offset."""
-    sums = np.full(values.shape, offset, np.uint16)
-    room = np.empty_like(values)
-    for grid in grids:
-        # the offset outweighs what is negative: wrapping around comes to the same
-        sums += _bins(values, grid, room).view(np.uint16)
-    return sums
-
-
-def add_sums(values: Values, grids: Grids, offset: int, counts: Counts) -> None:
-    """Count finite values by their `sums_of_bins`, on top of what is counted already."""
-    counts += np.bincount(sums_of_bins(values, grids, offset), minlength=len(counts))
 
 
 def collect(histogram: Histogram, values: Values) -> Histogram:
@@ -181,25 +161,63 @@ class Tally:
         self,
         starts: Sequence[Histogram],
         clamps: Sequence[Clamp] = (UNCLAMPED,),
-        adder: Adder = add_sums,
+        sweep: type[Sweep] = Sweep,
     ) -> None:
         self._views = [_View(*pair) for pair in zip(starts, clamps, strict=True)]
-        self._adder = adder
+        self._sweep = sweep
+        self._ends = [(one.low, one.high) for one in clamps]
         self._offset = sum(BINS for clamp in clamps if clamp.low < 0)
         self._sums = np.zeros(self._offset + BINS * len(self._views) + 1, np.int64)
+        self._settle()
 
-    def add(self, values: Values) -> None:
-        """Take a batch of the tensor's values, float32 of any shape."""
+    def add(self, values: Values, samples: int = 1) -> None:
+        """Take a batch of the tensor's values, float32 of any shape.
+
+        Parameters
+        ----------
+        samples
+            How many it has. Each has a peak of its own where the first axis counts them; where it
+            does not, the whole batch has one.
+        """
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK]
-            bounds = _bounds(block)
+        if flat.size == 0:
+            return
+        if values.shape[:1] != (samples,):
+            samples = 1
+        for sample in flat.reshape(samples, -1):
+            self._add_sample(sample)
+
+    def _add_sample(self, sample: Values) -> None:
+        near = [view.last_peak for view in self._views]
+        sweep = self._sweep(sample, *where_to_look(self._ends, near))
+        done, odd = 0, False
+        while True:
+            done = sweep.count(done, self._held, self._grids, self._offset, self._sums)
+            # at once, for what is counted is taken apart between the bounds
+            self._reach([view.clamped(sweep.bounds) for view in self._views])
+            if done == sample.size:
+                break
+            part = sweep.part(done)
+            bounds = bounds_of(part)
             if bounds is None:
-                self._add_odd(block)
-                continue
-            low, high = bounds
-            self._reach([(view.clamp.of(low), view.clamp.of(high)) for view in self._views])
-            self._adder(block, self._grids(), self._offset, self._sums)
+                self._add_odd(part)
+                odd, done = True, done + part.size
+            else:
+                self._reach([view.clamped(bounds) for view in self._views])
+        self._add_odd_peaks(sample) if odd else self._add_peaks(sweep, near)
+
+    def _add_peaks(self, sweep: Sweep, near: Sequence[float]) -> None:
+        found = find_peaks(sweep, self._ends, near)
+        for view, peak in zip(self._views, found, strict=True):
+            view.peaks = view.peaks.and_one(peak)
+            view.last_peak = peak or view.last_peak
+
+    def _add_odd_peaks(self, sample: Values) -> None:
+        for view in self._views:
+            clamped = view.clamp.apply(sample)
+            finite = clamped[np.isfinite(clamped)]
+            if finite.size:
+                view.peaks = view.peaks.and_one(peak_of(finite))
 
     def histograms(self) -> tuple[Histogram, ...]:
         """Give what was seen so far, a histogram per clamp."""
@@ -210,22 +228,28 @@ class Tally:
         """Add a block with NaN or infinities, which clamps may turn into numbers."""
         clamped = [view.clamp.apply(block) for view in self._views]
         finite = [values[np.isfinite(values)] for values in clamped]
-        self._reach([_bounds(values) for values in finite])
-        for view, values, grid in zip(self._views, finite, self._grids(), strict=True):
-            bins = _bins(values, grid, np.empty_like(values)) + BINS
+        self._reach([bounds_of(values) for values in finite])
+        for view, values, grid in zip(self._views, finite, self._grids, strict=True):
+            bins = bins_of(values, grid) + BINS
             view.counts += np.bincount(bins, minlength=2 * BINS + 1)
             view.non_finite += block.size - values.size
 
-    def _grids(self) -> Grids:
-        return np.asarray([view.grid() for view in self._views], np.float32)
+    def _settle(self) -> None:
+        """Work out what follows from the ranges."""
+        self._grids: Grids = np.asarray([view.grid() for view in self._views], np.float32)
+        held = [view.held() for view in self._views]
+        self._held = Bounds(max(low for low, _ in held), min(high for _, high in held))
 
-    def _reach(self, bounds: Sequence[tuple[float, float] | None]) -> None:
+    def _reach(self, bounds: Sequence[Bounds | None]) -> None:
         """Widen the ranges to hold values of these bounds, which are all about to be counted."""
         found = [(view, *both) for view, both in zip(self._views, bounds, strict=True) if both]
-        if any(max(-low, high) > view.range_end for view, low, high in found):
+        wider = any(max(-low, high) > view.range_end for view, low, high in found)
+        if wider:
             self._take_apart()
         for view, low, high in found:
             view.reach(low, high)
+        if wider:
+            self._settle()
 
     def _take_apart(self) -> None:
         """Give every histogram its own from the common counts."""
@@ -240,11 +264,11 @@ class Tally:
         # every place where a number can change, of all values seen: so every sum occurs here
         places = np.concatenate([_places(view.range_end) for view in self._views])
         places = np.clip(places, np.float32(root.low), np.float32(root.high))
-        grids = self._grids()
+        grids = self._grids
         sums = sums_of_bins(places, grids, self._offset)
         bins = np.zeros(len(self._sums), np.int64)
         for view, grid in zip(self._views, grids, strict=True):
-            bins[sums] = _bins(places, grid, np.empty_like(places))
+            bins[sums] = bins_of(places, grid)
             np.add.at(view.counts, bins[held] + BINS, self._sums[held])
         self._sums[:] = 0
 
@@ -257,6 +281,8 @@ class _View:
         self.range_end = start.range_end
         self.counts = start.counts.copy()
         self.non_finite = start.non_finite
+        self.peaks = start.peaks
+        self.last_peak = start.range_end / 4
         seen = start.samples > 0
         self.low = start.minimum if seen else np.inf
         self.high = start.maximum if seen else -np.inf
@@ -264,6 +290,18 @@ class _View:
     def reach(self, low: float, high: float) -> None:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.range_end, self.counts = _widened(self.range_end, self.counts, max(-low, high))
+
+    def clamped(self, bounds: Bounds) -> Bounds | None:
+        if bounds.low > bounds.high:  # of nothing
+            return None
+        return Bounds(self.clamp.of(bounds.low), self.clamp.of(bounds.high))
+
+    def held(self) -> Bounds:
+        """Give bounds whose values lie in the range once they are clamped."""
+        return Bounds(
+            -np.inf if self.clamp.low >= -self.range_end else -self.range_end,
+            np.inf if self.clamp.high <= self.range_end else self.range_end,
+        )
 
     def grid(self) -> tuple[float, float, float, float]:
         scale = 1.0 if self.range_end >= _EXACT_RANGE else _SCALE_UP
@@ -277,6 +315,7 @@ class _View:
             minimum=self.low if seen else 0.0,
             maximum=self.high if seen else 0.0,
             non_finite=self.non_finite,
+            peaks=self.peaks,
         )
 
 
@@ -313,36 +352,11 @@ def merge_histograms(parts: Iterable[Histogram]) -> Histogram:
             minimum=min((one.minimum for one in seen), default=0.0),
             maximum=max((one.maximum for one in seen), default=0.0),
             non_finite=left.non_finite + right.non_finite,
+            peaks=left.peaks + right.peaks,
         )
     if merged is None:
         raise InputError("no histograms to merge", remedy="collect at least one batch")
     return merged
-
-
-def _bounds(values: Values) -> tuple[float, float] | None:
-    """Give the least and the greatest value; nothing if there is none or not all are finite."""
-    if values.size == 0:
-        return None
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return None
-    return low + 0.0, high + 0.0  # there is one zero
-
-
-def _bins(values: Values, grid: npt.NDArray[np.float32], room: Values) -> npt.NDArray[np.int16]:
-    """Give the bins of finite values as numbers from -2048 to 2048.
-
-    Why divide: x / (R / 2048) loses nothing when R doubles, so binning before or after a doubling
-    agrees to the last value. Multiplying by a rounded 2048 / R does not. Cutting off towards zero
-    numbers both signs alike.
-    """
-    low, high, scale, width = grid
-    if low > -np.inf or high < np.inf:
-        values = np.clip(values, low, high, out=room)
-    if scale != 1:
-        values = np.multiply(values, scale, out=room)
-    bins: npt.NDArray[np.int16] = np.divide(values, width, out=room).astype(np.int16)
-    return bins
 
 
 def _widened(range_end: float, counts: Counts, to: float) -> tuple[float, Counts]:

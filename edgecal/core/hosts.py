@@ -48,7 +48,7 @@ _WHEELS: Final = (
 8.5 has wheels for older Pythons only, which nobody confirmed; so it stands apart.
 """
 WHEEL_PYTHON: Final = "3.11"
-QDQ_COMMAND: Final = "edgecal cache convert BUNDLE --to qdq --fp16 -o NET.int8.onnx"
+QDQ_COMMAND: Final = "edgecal calibrate --from BUNDLE --tensorrt 11.0 -o NET.edgecal"
 """How scales reach TensorRT 11."""
 _WHEEL_DOUBT: Final = f"   (known for Python {WHEEL_PYTHON} on x86-64; here not confirmed)"
 _IMAGE_DOUBT: Final = "   (not confirmed: see dpkg-query -W 'libnvinfer*' in it)"

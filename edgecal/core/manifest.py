@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
 
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
@@ -23,11 +24,21 @@ T = TypeVar("T")
 SCHEMA: Final = "edgecal.bundle/1"
 MODEL_FILE: Final = "model.onnx"
 CACHE_FILE: Final = "calibration.cache"
+QDQ_FILE: Final = "model.qdq.onnx"
 GOLDEN_FILE: Final = "golden.npz"
 HISTOGRAMS_FILE: Final = "histograms.npz"
 MANIFEST_FILE: Final = "manifest.json"
-HOST_ONLY: Final = frozenset({HISTOGRAMS_FILE, "calibration.log"})
+SIGNATURE_FILE: Final = "manifest.json.sig"
+LOG_FILE: Final = "calibration.log"
+HOST_ONLY: Final = frozenset({HISTOGRAMS_FILE, LOG_FILE})
 """Files that stay on the host."""
+
+CACHE_FORM: Final = "cache"
+QDQ_FORM: Final = "qdq"
+SCALES_FILE: Final[Mapping[str, str]] = MappingProxyType(
+    {CACHE_FORM: CACHE_FILE, QDQ_FORM: QDQ_FILE}
+)
+"""Where the scales of a bundle are, by its form."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -96,6 +107,8 @@ class ModelRecord:
     outputs: tuple[TensorRecord, ...]
     source: SourceFile
     external_data: tuple[str, ...] = ()
+    settled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes that were chosen for dynamic inputs; the others were those of the data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +133,9 @@ class DataRecord:
     """Pictures left out because the test set has them too."""
     groups: Mapping[str, int] = field(default_factory=dict)
     """Samples by label, else by folder; empty where the data has neither."""
+    limit: int | None = None
+    """How many samples were wanted at most, 0 where all; `None` where an older manifest does not
+    tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +198,18 @@ class GoldenRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplicitRecord:
+    """How a network with Q/DQ pairs carries the scales, and which TensorRT can build it."""
+
+    minimum_tensorrt: TensorRTVersion
+    """The first that takes such a network; later ones all do."""
+    fp16: bool
+    """Whether what is not quantized is typed float16; builders of strong types leave it so."""
+    activations: int
+    weights: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
     """A file of the bundle."""
 
@@ -213,6 +241,8 @@ class Manifest:
     """What the cache was made for, where `tensorrt` is only what its header was set to since."""
     derived_from: Digest | None = None
     """The manifest of the bundle whose statistics this one was made of, without data."""
+    explicit: ExplicitRecord | None = None
+    """Of form `qdq` only: it is for no one TensorRT, but for all from a first one on."""
 
 
 def serialize_manifest(manifest: Manifest) -> bytes:
@@ -226,10 +256,26 @@ def serialize_manifest(manifest: Manifest) -> bytes:
         del document["derived_from"]
     if not manifest.calibration.overrides:
         del document["calibration"]["overrides"]
+    if manifest.data.limit is None:
+        del document["data"]["limit"]
+    if not manifest.model.settled:
+        del document["model"]["settled"]
     if manifest.restamped_from is None:
         del document["restamped_from"]
     else:
         document["restamped_from"] = str(manifest.restamped_from)
+    if manifest.explicit is None:
+        del document["explicit"]
+    else:
+        document["explicit"]["minimum_tensorrt"] = str(manifest.explicit.minimum_tensorrt)
+    return write_document(document)
+
+
+def write_document(document: Mapping[str, Any]) -> bytes:
+    """Lay a manifest out: one value a line, the manifest's own keys behind two blanks each.
+
+    The script that verifies signatures on a device reads this layout.
+    """
     try:
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # a path whose bytes are no text
@@ -266,9 +312,9 @@ def parse_manifest(data: bytes, *, source: str) -> Manifest:
 
 def _manifest(document: dict[str, Any], source: str) -> Manifest:
     model, data = document["model"], document["data"]
-    if document["form"] != "cache":
+    if document["form"] not in SCALES_FILE:
         raise BundleError(
-            f"expected a bundle of form 'cache', found {document['form']!r}",
+            f"expected a bundle of form 'cache' or 'qdq', found {document['form']!r}",
             where=source,
             remedy="use a version of edgecal that knows this form",
         )
@@ -280,7 +326,7 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
         ),
         edgecal=_as(document["edgecal"], str),
         counter=_as(document["counter"], int),
-        tensorrt=parse_tensorrt(document["tensorrt"]),
+        tensorrt=_version(document["tensorrt"]),
         written_by_tensorrt=_as(document["written_by_tensorrt"], bool),
         model=ModelRecord(
             digest=_digest(model["digest"]),
@@ -290,6 +336,10 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
             outputs=_tensors(model["outputs"]),
             source=SourceFile(**model["source"]),
             external_data=tuple(_file_name(name) for name in model["external_data"]),
+            settled={
+                _as(name, str): tuple(_as(size, int) for size in shape)
+                for name, shape in model.get("settled", {}).items()
+            },
         ),
         data=DataRecord(
             **{
@@ -297,6 +347,7 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
                 "skipped": tuple(data["skipped"]),
                 "first": tuple(data["first"]),
                 "excluded": tuple(data.get("excluded", ())),
+                "limit": _limit(data["limit"]) if "limit" in data else None,
             }
         ),
         calibration=CalibrationRecord(
@@ -318,14 +369,39 @@ def _manifest(document: dict[str, Any], source: str) -> Manifest:
             )
             for name, record in document["files"].items()
         },
-        targets=tuple(document["targets"]) if document.get("targets") is not None else None,
-        restamped_from=parse_tensorrt(document["restamped_from"])
+        targets=tuple(_as(one, str) for one in _as(document["targets"], list))
+        if document.get("targets") is not None
+        else None,
+        restamped_from=_version(document["restamped_from"])
         if document.get("restamped_from") is not None
         else None,
         derived_from=_digest(document["derived_from"])
         if document.get("derived_from") is not None
         else None,
+        explicit=_explicit(document["explicit"]) if document["form"] == QDQ_FORM else None,
     )
+
+
+def _explicit(record: Mapping[str, Any]) -> ExplicitRecord:
+    return ExplicitRecord(
+        minimum_tensorrt=_version(record["minimum_tensorrt"]),
+        fp16=_as(record["fp16"], bool),
+        activations=_as(record["activations"], int),
+        weights=_as(record["weights"], int),
+    )
+
+
+def _version(text: str) -> TensorRTVersion:
+    try:
+        return parse_tensorrt(text)
+    except InputError as error:  # which knows nothing of the manifest
+        raise ValueError(error.what) from error
+
+
+def _limit(value: object) -> int:
+    if isinstance(value, bool) or _as(value, int) < 0:
+        raise ValueError(f"{value!r} is no number of samples")
+    return _as(value, int)
 
 
 def _override(record: Mapping[str, Any]) -> OverrideRecord:

@@ -9,6 +9,8 @@ from typing import Final
 from edgecal.errors import InputError
 
 SCHEMA: Final = "edgecal.precision/1"
+PRECISION_FILE: Final = "precision.json"
+"""Its name in a bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
+from edgecal.core.signing import parse_policy
 from edgecal.core.target import (
     BuilderFact,
     ClosedNode,
     ContainerFact,
     PythonFact,
+    SigningFacts,
     TargetFacts,
 )
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _MARK: Final = "edgecal:"
 _SCHEMA: Final = "1"
 _ORT_BUILDER_PYTHON: Final = (3, 10)
+_TENSORRT_BUILDER_PYTHON: Final = (3, 6)
 
 _LINE = re.compile(r"(?P<key>[a-z0-9_]+)=(?P<value>.*)", re.DOTALL)
 _L4T_RELEASE = re.compile(
@@ -97,7 +100,11 @@ def parse_probe(text: str, platforms: Platforms, *, source: str) -> TargetFacts:
             (builder.tensorrt for builder in found.builders if builder.tensorrt is not None),
             _with_build(max(libraries, default=None), libraries, python),
         ),
-        builders=(*found.builders, *_reference_builder(python)),
+        builders=(
+            *found.builders,
+            *_tensorrt_builder(python, libraries),
+            *_reference_builder(python),
+        ),
         libraries=libraries,
         trtexec_on_path=bool(_first(answers, "trtexec_on_path")) if found.builders else None,
         silent_trtexecs=found.silent,
@@ -133,6 +140,7 @@ def parse_probe(text: str, platforms: Platforms, *, source: str) -> TargetFacts:
         clock=_clock(answers, source),
         power_mode=_first(answers, "power_mode"),
         missing_tools=tuple(answers.get("missing_tool", ())),
+        signing=_signing(answers),
     )
 
 
@@ -232,6 +240,17 @@ def facts_to_json(facts: TargetFacts) -> dict[str, object]:
         "clock": None if facts.clock is None else facts.clock.isoformat(),
         "root_filesystem": facts.root_filesystem,
         "root_mount_options": list(facts.root_mount_options),
+        "signing": facts.signing
+        and {
+            "present": facts.signing.present,
+            "openssl": facts.signing.openssl,
+            "required": facts.signing.required,
+            "name": facts.signing.name,
+            "problem": facts.signing.problem,
+            "keys": list(facts.signing.keys),
+            "unusable_keys": list(facts.signing.unusable_keys),
+            "writable": list(facts.signing.writable),
+        },
     }
 
 
@@ -315,6 +334,24 @@ def _clock(answers: _Answers, source: str) -> datetime | None:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
+def _signing(answers: _Answers) -> SigningFacts | None:
+    state = _first(answers, "signing")
+    if state not in {"present", "absent"}:
+        return None
+    policy = parse_policy(answers.get("signing_policy", ()))
+    return SigningFacts(
+        present=state == "present",
+        openssl=_claim(answers, "signing_openssl") is True,
+        required=policy.required,
+        name=policy.name,
+        problem=_first(answers, "signing_problem")
+        or (policy.problem and f"its policy says {policy.problem!r}"),
+        keys=tuple(answers.get("signing_key", ())),
+        unusable_keys=tuple(answers.get("signing_unusable_key", ())),
+        writable=tuple(answers.get("signing_writable", ())),
+    )
+
+
 def _containers(answers: _Answers) -> Iterator[ContainerFact]:
     for line in answers.get("container_runs", ()):
         engine, _, container = line.partition(" ")
@@ -338,11 +375,24 @@ def _python(answers: _Answers) -> PythonFact | None:
     )
 
 
+def _tensorrt_builder(
+    python: PythonFact | None, libraries: Sequence[TensorRTVersion]
+) -> tuple[BuilderFact, ...]:
+    version = _version(python.tensorrt or "") if python is not None else None
+    if python is None or version is None or _release(python) < _TENSORRT_BUILDER_PYTHON:
+        return ()
+    whole = _with_build(version, libraries, None)
+    return (BuilderFact(name="tensorrt", path=python.path, tensorrt=whole),)
+
+
+def _release(python: PythonFact) -> tuple[int, ...]:
+    return tuple(int(field) for field in re.findall(r"[0-9]{1,4}", python.version)[:2])
+
+
 def _reference_builder(python: PythonFact | None) -> tuple[BuilderFact, ...]:
     if python is None or None in {python.numpy, python.onnx, python.onnxruntime}:
         return ()
-    release = tuple(int(field) for field in re.findall(r"[0-9]{1,4}", python.version)[:2])
-    if release < _ORT_BUILDER_PYTHON:
+    if _release(python) < _ORT_BUILDER_PYTHON:
         return ()
     return (BuilderFact(name="onnxruntime", path=python.path),)
 

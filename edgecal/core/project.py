@@ -29,6 +29,11 @@ class CalibrateDefaults:
     percentile: float | None = None
     batch_size: int | None = None
     samples: int | None = None
+    backend: str | None = None
+    trt_python: str | None = None
+    trt_container: str | None = None
+    shapes: Mapping[str, object] = field(default_factory=dict)
+    """Table `[calibrate.shapes]`: shapes by input, as `parse_shape_table` reads it."""
     ranges: Mapping[str, object] = field(default_factory=dict)
     """Table `[calibrate.ranges]`: amax by name or glob, as `parse_range_table` reads it."""
 
@@ -41,6 +46,12 @@ class PushDefaults:
     dla: int | None = None
     gpu_fallback: bool = True
     fp16: bool = True
+    precision: str | None = None
+    workspace_mib: int | None = None
+    build_timeout_minutes: float | None = None
+    layout: str | None = None
+    profile: Mapping[str, object] = field(default_factory=dict)
+    """Table `[push.profile]`: shapes by input, as `parse_profile_table` reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +66,26 @@ class Project:
     targets: Mapping[str, Target] = field(default_factory=dict)
 
     def without_commands(self) -> Project:
-        """Give the project without the commands that it says to run on targets."""
-        bare = {name: replace(one, exec=()) for name, one in self.targets.items()}
-        return replace(self, targets=bare)
+        """Give the project without what it says to run, on targets and on this machine."""
+        none: dict[str, Any] = dict.fromkeys(_COMMANDS, ())
+        bare = {name: replace(one, **none) for name, one in self.targets.items()}
+        here = replace(self.calibrate, trt_python=None, trt_container=None)
+        return replace(self, targets=bare, calibrate=here)
 
-    @property
-    def has_commands(self) -> bool:
-        """Tell whether any target's settings name a command to run."""
-        return any(one.exec for one in self.targets.values())
+    def commands(self) -> tuple[str, ...]:
+        """Name the settings that say what to run."""
+        settings = {
+            **{
+                name: any(getattr(one, name) for one in self.targets.values()) for name in _COMMANDS
+            },
+            "trt_python": self.calibrate.trt_python is not None,
+            "trt_container": self.calibrate.trt_container is not None,
+        }
+        return tuple(name for name, said in settings.items() if said)
 
 
+_COMMANDS = ("exec", "pre_build", "post_build", "health")
+"""Settings of a target that say what to run."""
 _GENERATOR = re.compile(r"[\w.]+:\w+")
 """`module:function`, where other data is a path."""
 _CALIBRATE = {
@@ -77,9 +98,25 @@ _CALIBRATE = {
     "percentile": "number",
     "batch_size": "count",
     "samples": "count",
+    "backend": "word",
+    "trt_python": "path",
+    "trt_container": "word",
+    "shapes": "table",
     "ranges": "table",
 }
-_PUSH = {"bundle": "paths", "dla": "index", "gpu_fallback": "flag", "fp16": "flag"}
+_PUSH = {
+    "bundle": "paths",
+    "dla": "index",
+    "gpu_fallback": "flag",
+    "fp16": "flag",
+    "precision": "precision",
+    "workspace_mib": "count",
+    "build_timeout_minutes": "number",
+    "layout": "layout",
+    "profile": "table",
+}
+_WORDS = {"precision": ("int8", "fp16"), "layout": ("plain", "deepstream")}
+"""Kinds of which there are a few, each by its word."""
 _VERIFY = {"margin": "number", "dla_margin": "number", "ceiling": "number"}
 _TARGET = {
     "host": "word",
@@ -87,10 +124,15 @@ _TARGET = {
     "port": "count",
     "root": "word",
     "builder": "word",
+    "dla": "index",
+    "precision": "precision",
+    "workspace_mib": "count",
     "python": "word",
     "identity_file": "path",
     "known_hosts": "path",
-    "exec": "argv",
+    **dict.fromkeys(_COMMANDS, "argv"),
+    "soak_s": "count",
+    "require_signature": "flag",
 }
 
 
@@ -170,7 +212,7 @@ def _read(table: object, known: Mapping[str, str], where: str, folder: str) -> d
     return values
 
 
-def _value(key: str, value: object, kind: str, where: str, folder: str) -> object:  # noqa: C901, PLR0911 - one per kind
+def _value(key: str, value: object, kind: str, where: str, folder: str) -> object:  # noqa: C901, PLR0911, PLR0912 - one per kind
     if kind in {"words", "paths"}:
         several = value if isinstance(value, list) else [value]
         return tuple(_value(key, one, kind.removesuffix("s"), where, folder) for one in several)
@@ -178,6 +220,14 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
         return _argv(key, value, where)
     if (kind == "word" and isinstance(value, str)) or (kind == "table" and isinstance(value, dict)):
         return value
+    if kind in _WORDS:
+        if value in _WORDS[kind]:
+            return value
+        raise InventoryError(
+            f"{key} wants one of {', '.join(_WORDS[kind])}, found {value!r}",
+            where=where,
+            remedy="correct the value",
+        )
     if kind == "word" and isinstance(value, float):
         raise InventoryError(  # not read as text: TOML's 10.10 is the number 10.1, another TensorRT
             f"{key} wants a text in quotes, found the number {value}",

@@ -22,6 +22,7 @@ def read_log(lines: Iterable[str], *, entries: Sequence[str]) -> BuildResult:
         result = json.loads(account.removeprefix(RESULT_PREFIX))
         quantized = int(result["quantized"])
         used, unused, missing = (tuple(result[key]) for key in ("used", "unused", "missing"))
+        explicit = bool(result.get("explicit"))
     except (ValueError, KeyError, TypeError):  # a full disk or a lost power supply cuts lines short
         return BuildResult(
             proof=Proof.UNPROVEN, reason="the reference builder's account cannot be read"
@@ -29,6 +30,12 @@ def read_log(lines: Iterable[str], *, entries: Sequence[str]) -> BuildResult:
     if {*used, *unused} != set(entries):
         return BuildResult(
             proof=Proof.REFUTED, reason="the builder read another cache than was sent"
+        )
+    if explicit:  # nothing was built from a cache; what says INT8 is in the network as shipped
+        return BuildResult(
+            proof=Proof.NOT_APPLICABLE,
+            reason=f"the network as shipped quantizes {quantized} tensors",
+            precisions={"Int8": quantized},
         )
     return BuildResult(
         proof=Proof.PROVED,

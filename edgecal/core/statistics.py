@@ -12,6 +12,7 @@ from edgecal.core.amax import amax_of
 from edgecal.core.findings import Finding, Severity
 from edgecal.core.histogram import BINS, Histogram, collect, start_histogram
 from edgecal.core.npz import read_arrays
+from edgecal.core.peaks import Peaks
 from edgecal.core.quant import scale_of
 from edgecal.core.tensors import apply_copies, constant_entries, copies
 from edgecal.errors import BundleError
@@ -150,6 +151,8 @@ def serialize_histograms(histograms: Mapping[str, Histogram]) -> bytes:
         "maximum": np.asarray([one.maximum for one in values], np.float64),
         "non_finite": np.asarray([one.non_finite for one in values], np.int64),
         "counts": np.stack([one.counts for one in values]),
+        # in text: their sums have more than 64 bits
+        "peaks": np.asarray([f"{one.peaks.total:x} {one.peaks.count}" for one in values], np.str_),
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -180,6 +183,7 @@ def parse_histograms(data: bytes, *, source: str) -> dict[str, Histogram]:
             where=source,
             remedy="calibrate again with this version of edgecal",
         )
+    peaks = arrays.get("peaks", [""] * len(columns[0]))  # earlier versions kept none
     return {
         str(name): Histogram(
             range_end=float(range_end),
@@ -187,6 +191,23 @@ def parse_histograms(data: bytes, *, source: str) -> dict[str, Histogram]:
             minimum=float(minimum),
             maximum=float(maximum),
             non_finite=int(non_finite),
+            peaks=_peaks(str(of_samples), source=source),
         )
-        for name, range_end, counts, minimum, maximum, non_finite in zip(*columns, strict=True)
+        for name, range_end, counts, minimum, maximum, non_finite, of_samples in zip(
+            *columns, peaks, strict=True
+        )
     }
+
+
+def _peaks(text: str, *, source: str) -> Peaks:
+    if not text:
+        return Peaks()
+    try:
+        total, count = text.split(" ")
+        return Peaks(int(total, 16), int(count))
+    except ValueError as error:
+        raise BundleError(
+            f"expected the sum of the samples' peaks and their count, found {text[:40]!r}",
+            where=source,
+            remedy="the bundle is damaged; copy it again or calibrate again",
+        ) from error

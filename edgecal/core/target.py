@@ -22,6 +22,10 @@ class Target:
     root: str | None = None
     """Where edgecal keeps its files on the target; `~/.edgecal` of the SSH user by default."""
     builder: str | None = None
+    dla: int | None = None
+    """The DLA core to build for there; the project's choice by default, likewise the next two."""
+    precision: str | None = None
+    workspace_mib: int | None = None
     python: str | None = None
     """The Python that the reference builder runs on; `python3` of the session by default."""
     identity_file: str | None = None
@@ -30,6 +34,16 @@ class Target:
     exec: tuple[str, ...] = ()
     """What leads into where the application runs, such as `docker exec -i app`: every command on
     the target is put behind these words."""
+    pre_build: tuple[str, ...] = ()
+    """Run on the target before each build; a build does not begin if it fails."""
+    post_build: tuple[str, ...] = ()
+    """Run after each build, however that ended."""
+    health: tuple[str, ...] = ()
+    """Run again and again after an activation; if it fails, the target goes back by itself."""
+    soak_s: int = 10
+    """For how long."""
+    require_signature: bool = False
+    """Whether nothing unsigned is built there, even if its own policy would let it pass."""
 
     @property
     def address(self) -> str:
@@ -79,6 +93,26 @@ class ContainerFact:
     engine: str
     name: str
     image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningFacts:
+    """What a target has in /etc/edgecal for judging signatures, as its user sees it."""
+
+    present: bool
+    """Whether there is anything at all."""
+    openssl: bool = False
+    required: bool = False
+    name: str | None = None
+    """What its policy calls this device."""
+    problem: str | None = None
+    """Why its policy cannot be followed."""
+    keys: tuple[str, ...] = ()
+    """Fingerprints of the public keys: `sha256:` over their DER form."""
+    unusable_keys: tuple[str, ...] = ()
+    """Files that openssl does not take for a public key."""
+    writable: tuple[str, ...] = ()
+    """What the user could change there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,3 +173,5 @@ class TargetFacts:
     power_mode: str | None = None
     missing_tools: tuple[str, ...] = ()
     """Programs edgecal needs on every target (GNU coreutils) that are not there."""
+    signing: SigningFacts | None = None
+    """What it has for judging signatures; `None` where nobody asked."""

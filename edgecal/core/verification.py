@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,10 @@ class OutputVerdict:
     """None for integer outputs, which are reported, not judged."""
     threshold: float | None
     problem: str = ""
+    max_error: float | None = None
+    """Of all samples, in the output's own units; `None` where the engine gave no such output."""
+    top1_agreement: float | None = None
+    """Share of samples whose largest element agrees with FP32's, for outputs of class scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,11 @@ class Verification:
 
     samples: int
     outputs: tuple[OutputVerdict, ...]
-    top1_agreement: float | None = None
-    """Share of samples whose largest element agrees with FP32's, for outputs of class scores."""
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Give the first output's, where it holds class scores."""
+        return self.outputs[0].top1_agreement if self.outputs else None
 
     @property
     def passed(self) -> bool:
@@ -63,6 +71,8 @@ class Verification:
                     "name": output.name,
                     "cosine_min": output.cosine_min,
                     "threshold": output.threshold,
+                    "max_error": output.max_error,
+                    "top1_agreement": output.top1_agreement,
                     "passed": output.passed,
                     **({"problem": output.problem} if output.problem else {}),
                 }
@@ -81,6 +91,7 @@ def verify_outputs(
     batch: int,
     thresholds: Thresholds,
     dla: bool = False,
+    int8: bool = True,
 ) -> Verification:
     """Hold an engine's outputs of the golden runs against the host's.
 
@@ -93,18 +104,29 @@ def verify_outputs(
         Of the engine, one mapping per golden run, in order.
     batch
         Samples per run, on axis 0.
+    int8
+        Whether the engine may run in INT8; of another one, the simulation says nothing, and the
+        ceiling alone is expected.
     """
     margin = thresholds.dla_margin if dla else thresholds.margin
     names = list(golden[0].fp32)
     verdicts = tuple(
-        _judge(name, golden, outputs, batch=batch, ceiling=thresholds.ceiling, margin=margin)
+        replace(
+            _judge(
+                name,
+                golden,
+                outputs,
+                batch=batch,
+                ceiling=thresholds.ceiling,
+                margin=margin,
+                int8=int8,
+            ),
+            max_error=_max_error(golden, outputs, name),
+            top1_agreement=_top1_agreement(golden, outputs, name, batch),
+        )
         for name in names
     )
-    return Verification(
-        samples=len(golden) * batch,
-        outputs=verdicts,
-        top1_agreement=_top1_agreement(golden, outputs, names[0], batch),
-    )
+    return Verification(samples=len(golden) * batch, outputs=verdicts)
 
 
 def _judge(
@@ -115,6 +137,7 @@ def _judge(
     batch: int,
     ceiling: float,
     margin: float,
+    int8: bool,
 ) -> OutputVerdict:
     worst: tuple[float, float, float] | None = None  # distance to the threshold, cosine, threshold
     for number, run in enumerate(golden):
@@ -127,7 +150,8 @@ def _judge(
             )
         if want.dtype.kind != "f":
             continue
-        expected = cosines_by_sample(want, run.int8[name], batch=batch)
+        simulated = run.int8[name] if int8 else want
+        expected = cosines_by_sample(want, simulated, batch=batch)
         found = cosines_by_sample(want, have.reshape(want.shape), batch=batch)
         for cosine_expected, cosine_found in zip(expected, found, strict=True):
             threshold = min(ceiling, cosine_expected) - margin
@@ -146,6 +170,23 @@ def _problem(want: npt.NDArray[Any], have: npt.NDArray[Any] | None, run: int) ->
     if want.dtype.kind == "f" and not np.isfinite(have).all():
         return f"the engine gave NaN or infinity in run {run}"
     return ""
+
+
+def _max_error(
+    golden: Sequence[GoldenRun], outputs: Sequence[Mapping[str, npt.NDArray[Any]]], name: str
+) -> float | None:
+    worst: float | None = None
+    for run, given in zip(golden, outputs, strict=False):
+        want, have = run.fp32[name], given.get(name)
+        if have is None or have.size != want.size:
+            return None
+        with np.errstate(invalid="ignore"):
+            gap = np.abs(want.astype(np.float64) - have.reshape(want.shape).astype(np.float64))
+        error = float(gap.max(initial=0.0))
+        if not math.isfinite(error):
+            return None  # JSON has no such number, and `problem` says it
+        worst = max(error, worst or 0.0)
+    return worst
 
 
 def _top1_agreement(

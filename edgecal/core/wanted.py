@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from edgecal.core.hosts import takes_caches
 from edgecal.core.platforms import jetpack_choices, newest_patch
 from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import InputError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from edgecal.core.versions import TensorRTVersion
 
 _FIRST_ENTROPY2: Final = (5, 1)
-_FIRST_WITHOUT_CALIBRATION: Final = 11
 
 
 def wanted_versions(
@@ -25,6 +25,7 @@ def wanted_versions(
     tensorrt: Iterable[str] = (),
     jetpack: Iterable[str] = (),
     asked: Iterable[TensorRTVersion] = (),
+    explicit: bool = False,
 ) -> tuple[TensorRTVersion, ...]:
     """Give one version for each major.minor that is meant, in the order given.
 
@@ -34,6 +35,8 @@ def wanted_versions(
         `X.Y` means the patch of the newest JetPack with that minor, else 0.
     asked
         What targets said of themselves.
+    explicit
+        Whether a TensorRT may be meant that takes no caches, but networks with Q/DQ pairs.
 
     Raises
     ------
@@ -75,11 +78,11 @@ def wanted_versions(
                 where="--tensorrt",
                 remedy="upgrade the target to JetPack 4.4 or later, whose trtexec edgecal drives",
             )
-        if version.major >= _FIRST_WITHOUT_CALIBRATION:
+        if not explicit and not takes_caches(version):
             raise InputError(
                 f"TensorRT {version} takes no calibration caches; 10.16 was the last that does",
                 where="--tensorrt",
-                remedy="calibrate for TensorRT 10, then put the scales into the network: "
-                "edgecal cache convert BUNDLE --to qdq --fp16 -o NET.int8.onnx",
+                remedy="put the scales into the network: edgecal calibrate --tensorrt "
+                f"{version.major_minor} does, and edgecal cache convert FILE --to qdq --fp16",
             )
     return tuple({version.major_minor: version for version in found}.values())

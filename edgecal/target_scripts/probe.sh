@@ -325,8 +325,8 @@ for key, name in wanted:
 }
 
 probe_tools() {
-    for tool in sha256sum mv sync cat ln mkdir nice setsid timeout gzip stat df date od tail head \
-        readlink mktemp; do
+    for tool in sha256sum mv sync cat ln mkdir nice setsid flock timeout gzip stat df date od tail \
+        head readlink mktemp; do
         has "$tool" || say missing_tool "$tool"
     done
     # GNU: mv -T replaces a symlink to a folder, sync FILE flushes one file
@@ -335,6 +335,47 @@ probe_tools() {
         *FILE*) ;;
         *) say missing_tool 'sync FILE' ;;
     esac
+}
+
+# What judges signatures here, and what of it the user could change: whoever owns a file can make it
+# writable. Fingerprints are over a key's DER form, as on the host.
+probe_signing() {
+    etc=/etc/edgecal
+    if [ ! -e "$etc" ]; then
+        say signing absent
+        return 0
+    fi
+    say signing present
+    if has openssl; then say signing_openssl yes; fi
+    me=$(id -u)
+    for file in "$etc" "$etc/policy" "$etc/keys" "$etc"/keys/*.pem; do
+        if [ ! -e "$file" ]; then continue; fi
+        if [ -w "$file" ] || [ "$(stat -L -c %u -- "$file")" = "$me" ]; then
+            say signing_writable "$file"
+        fi
+        case $file in *.pem) probe_key "$file" ;; esac
+    done
+    if [ ! -x "$etc" ]; then
+        say signing_problem "$etc cannot be entered"
+    elif [ -e "$etc/policy" ] || [ -h "$etc/policy" ]; then
+        if [ -f "$etc/policy" ] && [ -r "$etc/policy" ]; then
+            while read -r line || [ -n "$line" ]; do
+                say signing_policy "$line"
+            done <"$etc/policy"
+        else
+            say signing_problem "$etc/policy cannot be read"
+        fi
+    fi
+}
+
+probe_key() {
+    # the digest of nothing is none: openssl must have read it
+    if has openssl && key=$(quiet 5 openssl pkey -pubin -in "$1" -outform DER | sha256sum) &&
+        quiet 5 openssl pkey -pubin -in "$1" -noout; then
+        say signing_key "sha256:${key%% *}"
+    else
+        say signing_unusable_key "$1"
+    fi
 }
 
 main() {
@@ -347,6 +388,7 @@ main() {
     probe_engines
     probe_python "$2"
     probe_tools
+    probe_signing
     say probe complete
     exit 0
 }

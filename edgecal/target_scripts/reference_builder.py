@@ -1,7 +1,8 @@
 """The reference builder on a target: an INT8 Q/DQ network made from the cache, run by ONNX Runtime.
 
-Runs as a zipapp of edgecal's own modules. `build` writes the network and prints one line of JSON
-with what it used; `run` runs the golden inputs and writes all outputs as .npz.
+Runs as a zipapp of edgecal's own modules. `build` writes the network, or takes one that carries its
+scales already, and prints one line of JSON with what it used; `run` runs the golden inputs and
+writes all outputs as .npz.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
 
 from edgecal.adapters.onnx_model import read_model
 from edgecal.adapters.qdq import write_qdq
@@ -41,13 +44,36 @@ def build(model_file: str, cache_file: str, output: str) -> None:
     print(f"{RESULT_PREFIX}{json.dumps(result)}")
 
 
-def run(model_file: str, spec_file: str, output: str) -> None:
-    """Run every golden input and write the outputs under `<run>/<position>`, names beside them."""
+def take(model_file: str, output: str) -> None:
+    """Take a network that carries its scales as it is."""
+    data = Path(model_file).read_bytes()
+    try:
+        nodes = onnx.load_model_from_string(data).graph.node
+    except DecodeError as error:
+        sys.exit(f"{model_file}: this is no network: {error}")
+    quantized = sum(node.op_type == "QuantizeLinear" for node in nodes)
+    if not quantized:
+        sys.exit("the network has no Q/DQ pairs, and there is no cache")
+    _write(output, data)
+    result = {"used": [], "missing": [], "unused": [], "quantized": quantized, "explicit": True}
+    print(f"{RESULT_PREFIX}{json.dumps(result)}")
+
+
+def run(model_file: str, spec_file: str, output: str, *, as_written: bool) -> None:
+    """Run every golden input and write the outputs under `<run>/<position>`, names beside them.
+
+    Parameters
+    ----------
+    as_written
+        Compute every Q/DQ pair: ONNX Runtime cannot fuse those of a network typed float16.
+    """
     import onnxruntime  # heavy, and only needed here
 
     spec = json.loads(Path(spec_file).read_text("utf-8"))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(
         model_file, sess_options=options, providers=["CPUExecutionProvider"]
     )
@@ -78,18 +104,21 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     building = commands.add_parser("build")
     building.add_argument("model")
-    building.add_argument("cache")
     building.add_argument("output")
+    building.add_argument("cache", nargs="?")
     running = commands.add_parser("run")
     running.add_argument("model")
     running.add_argument("spec")
     running.add_argument("output")
+    running.add_argument("--as-written", action="store_true")
     given = parser.parse_args()
     try:
-        if given.command == "build":
-            build(given.model, given.cache, given.output)
+        if given.command == "run":
+            run(given.model, given.spec, given.output, as_written=given.as_written)
+        elif given.cache is None:
+            take(given.model, given.output)
         else:
-            run(given.model, given.spec, given.output)
+            build(given.model, given.cache, given.output)
     except EdgecalError as error:
         sys.exit(str(error))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
@@ -18,12 +16,11 @@ from edgecal.core.audit import (
     audit,
     recorded_files,
 )
-from edgecal.core.manifest import digest_of
 from edgecal.core.probes import parse_probe
 from edgecal.errors import CommandError, EdgecalError
 from edgecal.workflows.check import check_on, look_at_cache
-from edgecal.workflows.device import Device, file_of
-from edgecal.workflows.waiting import next_of
+from edgecal.workflows.device import Device
+from edgecal.workflows.waiting import side_by_side
 from edgecal.workflows.world import ask_over
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from edgecal.core.build import BuildOptions
     from edgecal.core.target import Target
     from edgecal.ports import BundleFiles, Transport
-    from edgecal.workflows.device import ModelState
+    from edgecal.workflows.kept import ModelState
     from edgecal.workflows.world import World
 
 _SHORT_S: Final = 60.0
@@ -109,34 +106,14 @@ def audit_fleet(
 def examine_all(
     targets: Sequence[Target], world: World, memory: Memory, *, workers: int
 ) -> Generator[TargetState, None, None]:
-    """Ask targets side by side; gives each as it is done.
+    """Ask targets side by side; gives each as it is done."""
 
-    Threads of our own and no pool: an interrupt must not wait for a target that hangs.
-    """
-    waiting: queue.SimpleQueue[Target] = queue.SimpleQueue()
-    done: queue.SimpleQueue[TargetState | BaseException] = queue.SimpleQueue()
-    for target in targets:
-        waiting.put(target)
+    def work(target: Target) -> TargetState:
+        world.cancel.check()
+        return examine(target, world, memory)
 
-    def work() -> None:
-        while True:
-            try:
-                world.cancel.check()
-                done.put(examine(waiting.get_nowait(), world, memory))
-            except queue.Empty:
-                return
-            except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-                done.put(error)
-                return
-
-    for _ in range(min(workers, len(targets))):
-        threading.Thread(target=work, daemon=True).start()
     try:
-        for _ in targets:
-            state = next_of(done)
-            if isinstance(state, BaseException):
-                raise state
-            yield state
+        yield from side_by_side(targets, work, at_once=workers)
     except BaseException:
         world.cancel.cancel()
         raise
@@ -211,8 +188,7 @@ def _read_active(transport: Transport, last: LastFacts, world: World) -> tuple[A
     if transport.run(("test", "-d", models), timeout_s=_SHORT_S).exit_status != 0:
         return ()  # nothing was ever pushed: leave nothing there either
     device = Device(transport, world.scripts, root, last.target.name)
-    agent = world.scripts.agent.encode()
-    device.install_agent(file_of(agent, digest_of(agent)))
+    device.install_agent()
     return tuple(
         _read_release(device, model, model.current)
         for model in device.models()

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from edgecal.core.amax import ALGORITHMS, AUTO_CANDIDATES, DEFAULT_PERCENTILE, KL_ALGORITHMS
+from edgecal.core.amax import (
+    ALGORITHMS,
+    AUTO_CANDIDATES,
+    DEFAULT_PERCENTILE,
+    KL_ALGORITHMS,
+    MEAN_PERCENTILE,
+)
 from edgecal.core.cache import make_cache, serialize_cache
 from edgecal.core.clipping import judge_clipping
-from edgecal.core.golden import GoldenRun, cosines_by_sample, parse_golden, serialize_golden
+from edgecal.core.findings import Finding, Severity
+from edgecal.core.golden import parse_golden, serialize_golden
+from edgecal.core.hosts import takes_caches
 from edgecal.core.manifest import (
     CACHE_FILE,
+    CACHE_FORM,
     GOLDEN_FILE,
     HISTOGRAMS_FILE,
+    QDQ_FILE,
+    QDQ_FORM,
     CalibrationRecord,
     CoverageRecord,
     DataRecord,
@@ -25,7 +34,6 @@ from edgecal.core.manifest import (
     QualityRecord,
 )
 from edgecal.core.overrides import Override, apply_overrides, kept_overrides, settle_overrides
-from edgecal.core.quant import Sqnr, sqnr
 from edgecal.core.statistics import (
     Scales,
     judge_statistics,
@@ -34,32 +42,35 @@ from edgecal.core.statistics import (
     serialize_histograms,
 )
 from edgecal.core.tensors import activations, constant_entries, copies
+from edgecal.core.trt_job import ALGORITHMS as CALIBRATORS
 from edgecal.errors import BundleError, InputError
+from edgecal.workflows.choosing import choose
 from edgecal.workflows.collect import (
     AUTO,
-    Arrays,
     CalibrateOptions,
     JudgingRun,
     Statistics,
     collect_statistics,
 )
+from edgecal.workflows.explicit import make_explicit
+from edgecal.workflows.judging import batch_of
+from edgecal.workflows.resume import unkept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    import numpy.typing as npt
+    import numpy as np
 
-    from edgecal.core.findings import Finding
     from edgecal.core.graph import Graph
     from edgecal.core.histogram import Histogram
-    from edgecal.core.manifest import Digest, ModelRecord, OverrideRecord
+    from edgecal.core.manifest import Digest, ExplicitRecord, ModelRecord, OverrideRecord
     from edgecal.core.overrides import Overrides
     from edgecal.core.preprocess import Preprocess
     from edgecal.core.versions import TensorRTVersion
-    from edgecal.ports import Backend, BundleFiles, Dataset, Network, Sample
-
-GOLDEN_RUNS: Final = 8
+    from edgecal.ports import Backend, BundleFiles, Dataset, Sample
+    from edgecal.workflows.choosing import Choice
+    from edgecal.workflows.resume import Keeper
 
 
 class Measured(Protocol):
@@ -96,6 +107,7 @@ class RecordedData:
     samples: int = 0
     excluded: Sequence[str] = ()
     groups: Mapping[str, int] = field(default_factory=dict)
+    limit: int | None = None
 
     def __len__(self) -> int:
         """Count the samples that there were."""
@@ -126,6 +138,10 @@ class Calibration:
     files: Mapping[str, bytes]
     findings: tuple[Finding, ...]
     parent: Parent | None = None
+    written_by_tensorrt: bool = False
+    """Whether the cache is what a TensorRT wrote, to the byte."""
+    explicit: ExplicitRecord | None = None
+    """Where a network with Q/DQ pairs takes the place of a cache."""
 
 
 def calibrate(
@@ -136,6 +152,7 @@ def calibrate(
     progress: Callable[[str, int, int], None],
     *,
     overrides: Sequence[Overrides] = (),
+    keeper: Keeper | None = None,
 ) -> tuple[Statistics, tuple[Calibration, ...]]:
     """Go through the data once and make a calibration for every TensorRT.
 
@@ -143,6 +160,8 @@ def calibrate(
     ----------
     overrides
         What each source of given ranges says, the one that outweighs the others last.
+    keeper
+        Keeps what was measured if this is stopped; the caller tells it when the work is done.
 
     Raises
     ------
@@ -152,11 +171,12 @@ def calibrate(
     """
     _check_options(options)
     given = settle_overrides(overrides, _names(backend.graph, versions))
-    statistics = collect_statistics(backend, dataset, options, progress)
-    return statistics, tuple(
-        derive_calibration(backend, statistics, options, version, progress, given=given)
-        for version in versions
-    )
+    with keeper or unkept() as kept:
+        statistics = collect_statistics(backend, dataset, options, progress, kept)
+        return statistics, tuple(
+            derive_calibration(backend, statistics, options, version, progress, given=given)
+            for version in versions
+        )
 
 
 def recalibrate(
@@ -199,18 +219,31 @@ def recalibrate(
         for version in versions
     )
     parent = Parent(manifest=bundle.manifest, digest=bundle.manifest_digest)
-    before = bundle.manifest.calibration
-    return statistics, tuple(
-        replace(
-            one,
-            parent=parent,
-            # the numbers are still those of whoever ran the network over the data
-            record=replace(
-                one.record, backend=before.backend, backend_version=before.backend_version
-            ),
-        )
-        for one in made
+    return statistics, tuple(_derived(one, parent, source) for one in made)
+
+
+def _derived(one: Calibration, parent: Parent, source: str) -> Calibration:
+    """Say whose numbers they are: still those of whoever ran the network over the data."""
+    before = parent.manifest.calibration
+    if not parent.manifest.written_by_tensorrt:
+        record = replace(one.record, backend=before.backend, backend_version=before.backend_version)
+        return replace(one, parent=parent, record=record)
+    writer = f"TensorRT {before.backend_version}"
+    record = replace(
+        one.record,
+        backend_version=str(before.parameters.get(one.record.backend, "unknown")),
+        chosen_by=f"{one.record.chosen_by}; from the histograms that {one.record.backend} made "
+        f"beside {writer}'s table",
     )
+    note = Finding(
+        rule="not-of-tensorrt",
+        severity=Severity.NOTE,
+        subject="calibration",
+        message=f"{source} holds {writer}'s own table; this cache is computed from the histograms "
+        f"that {one.record.backend} made of the same data",
+        remedy="calibrate with --backend tensorrt for another table of TensorRT's own",
+    )
+    return replace(one, parent=parent, record=record, findings=(note, *one.findings))
 
 
 def _names(graph: Graph, versions: Iterable[TensorRTVersion]) -> tuple[str, ...]:
@@ -249,6 +282,12 @@ def _statistics_of(bundle: BundleFiles, source: str) -> Statistics:
 
 def _check_options(options: CalibrateOptions) -> None:
     """Find out before the data is read what would stop us after it."""
+    if options.algorithm in CALIBRATORS and options.algorithm not in ALGORITHMS:
+        raise InputError(
+            f"only TensorRT has a {options.algorithm} calibrator",
+            where="--algorithm",
+            remedy="use --backend tensorrt, or minmax, whose scales are close to it",
+        )
     if options.algorithm not in {AUTO, *ALGORITHMS}:
         raise InputError(
             f"unknown algorithm {options.algorithm!r}",
@@ -289,13 +328,13 @@ def make_manifest(
     parent = calibration.parent
     return Manifest(
         name=name,
-        form="cache",
+        form=CACHE_FORM if calibration.explicit is None else QDQ_FORM,
         created=created,
         edgecal=version,
         # seconds since 1970: grows with every bundle made, on whichever host
         counter=int(created.timestamp()),
         tensorrt=calibration.tensorrt,
-        written_by_tensorrt=False,
+        written_by_tensorrt=calibration.written_by_tensorrt,
         model=parent.manifest.model if parent else model,
         data=parent.manifest.data
         if parent
@@ -312,6 +351,7 @@ def make_manifest(
             preprocess=dataset.preprocess.to_json() if dataset.preprocess else None,
             excluded=tuple(dataset.excluded),
             groups=dict(dataset.groups),
+            limit=dataset.limit or 0,
         ),
         calibration=calibration.record,
         coverage=calibration.coverage,
@@ -319,6 +359,7 @@ def make_manifest(
         golden=calibration.golden,
         files={},
         derived_from=parent.digest if parent else None,
+        explicit=calibration.explicit,
     )
 
 
@@ -333,6 +374,8 @@ def derive_calibration(
 ) -> Calibration:
     """Choose an algorithm, make the cache for one TensorRT, and predict its INT8 quality.
 
+    A TensorRT that takes no cache gets a network with Q/DQ pairs of the same scales.
+
     Parameters
     ----------
     given
@@ -343,46 +386,45 @@ def derive_calibration(
     InputError
         If no tensor at all has a usable range.
     """
-    given = given or {}
-    candidates = AUTO_CANDIDATES if options.algorithm == AUTO else (options.algorithm,)
-    best: _Trial | None = None
-    trials: dict[str, _Tried] = {}
-    for number, algorithm in enumerate(candidates):
-        progress("simulating INT8", number, len(candidates))
-        scales, overridden = _scales(
+    made: dict[str, tuple[Scales, tuple[OverrideRecord, ...]]] = {}
+
+    def scales_of(algorithm: str) -> Mapping[str, np.float32]:
+        made[algorithm] = _scales(
             backend.graph,
             statistics,
             algorithm,
             percentile=options.percentile,
             tensorrt=tensorrt,
-            given=given,
+            given=given or {},
         )
-        same = (one for one in trials.values() if one.scales.activations == scales.activations)
-        if (before := next(same, None)) is not None:
-            trials[algorithm] = before
-            continue
-        trial = _simulate(backend, scales, statistics.runs, options.workers)
-        trials[algorithm] = _Tried(scales=scales, overrides=overridden, error=trial.error)
-        if best is None or trial.error < best.error:
-            best = trial  # the outputs of others are not kept: they may be as large as pictures
-    progress("simulating INT8", len(candidates), len(candidates))
-    chosen = min(trials, key=lambda name: trials[name].error)
-    if best is None:
-        raise AssertionError("no algorithm was tried")
-    scales, overridden = trials[chosen].scales, trials[chosen].overrides
-    runs = tuple(
-        GoldenRun(inputs=run.inputs, fp32=run.fp32, int8=int8)
-        for run, int8 in zip(statistics.runs[:GOLDEN_RUNS], best.outputs, strict=True)
+        return made[algorithm][0].activations
+
+    choice = choose(
+        {name: partial(scales_of, name) for name in _candidates(options, statistics)},
+        backend,
+        statistics.runs,
+        options.workers,
+        lambda done, total: progress("simulating INT8", done, total),
     )
-    batch = _batch(statistics.runs[0])
-    cache = make_cache(scales.entries().items(), tensorrt=tensorrt)
+    scales, overridden = made[choice.name]
+    runs = choice.trial.golden(statistics.runs)
+    batch = batch_of(statistics.runs[0])
+    explicit, findings = None, _judge(statistics, choice.name, scales, overridden)
+    if takes_caches(tensorrt):
+        cache = make_cache(scales.entries().items(), tensorrt=tensorrt)
+        files = {CACHE_FILE: serialize_cache(cache)}
+    else:
+        values = {name: float(scale) for name, scale in scales.activations.items()}
+        network = make_explicit(backend, values, fp16=options.fp16)
+        files, explicit = {QDQ_FILE: network.data}, network.record
+        findings += network.findings
     return Calibration(
         tensorrt=tensorrt,
         record=CalibrationRecord(
-            algorithm=chosen,
-            parameters={"percentile": options.percentile} if chosen == "percentile" else {},
-            chosen_by=_reason(trials, statistics) if len(trials) > 1 else "given",
-            candidates={name: one.error for name, one in trials.items()},
+            algorithm=choice.name,
+            parameters={"percentile": options.percentile} if choice.name == "percentile" else {},
+            chosen_by=_reason(choice, statistics) if options.algorithm == AUTO else "given",
+            candidates=dict(choice.errors),
             backend=backend.name,
             backend_version=backend.version,
             overrides=overridden,
@@ -396,44 +438,25 @@ def derive_calibration(
         quality=QualityRecord(
             samples=len(statistics.runs) * batch,
             held_out=statistics.held_out,
-            outputs=best.quality,
+            outputs=choice.trial.quality,
         ),
         golden=GoldenRecord(runs=len(runs), held_out=statistics.held_out, batch=batch),
         files={
-            CACHE_FILE: serialize_cache(cache),
+            **files,
             GOLDEN_FILE: serialize_golden(runs),
             HISTOGRAMS_FILE: serialize_histograms(statistics.histograms),
         },
-        findings=_judge(statistics, chosen, scales, overridden),
+        findings=findings,
+        explicit=explicit,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tried:
-    """The scales of an algorithm, and how they did."""
-
-    scales: Scales
-    overrides: tuple[OverrideRecord, ...]
-    error: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trial:
-    """How one set of scales does on the judging runs, and the INT8 outputs of the first ones."""
-
-    outputs: tuple[Arrays, ...]
-    error: float
-    quality: Mapping[str, Mapping[str, float | None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Compared:
-    """One output of one run, INT8 against float32."""
-
-    wrong: float | None
-    """The share of values that differ, where the output is of whole numbers."""
-    power: Sqnr
-    cosines: tuple[float, ...]
+def _candidates(options: CalibrateOptions, statistics: Measured) -> tuple[str, ...]:
+    if options.algorithm != AUTO:
+        return (options.algorithm,)
+    # bundles of earlier versions know no samples' peaks
+    has_peaks = all(one.peaks.count or not one.samples for one in statistics.histograms.values())
+    return tuple(name for name in AUTO_CANDIDATES if has_peaks or name != MEAN_PERCENTILE)
 
 
 def _scales(
@@ -480,83 +503,15 @@ def _judge(
     return (*findings, *judge_clipping(statistics.histograms, found, algorithm=algorithm))
 
 
-def _simulate(backend: Backend, scales: Scales, runs: Sequence[JudgingRun], workers: int) -> _Trial:
-    network = backend.simulate({name: float(one) for name, one in scales.activations.items()})
+def _reason(choice: Choice, statistics: Measured) -> str:
+    def told(errors: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
 
-    def judge(number: int) -> tuple[dict[str, _Compared], Arrays | None]:
-        return _run(network, runs[number], keep=number < GOLDEN_RUNS)
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        done = list(pool.map(judge, range(len(runs))))
-    quality: dict[str, dict[str, float | None]] = {}
-    errors = []
-    for name in runs[0].fp32:
-        compared = [found[name] for found, _ in done]
-        wrong = [one.wrong for one in compared if one.wrong is not None]
-        if wrong:
-            errors.append(float(np.mean(wrong)))
-            continue
-        power = sum((one.power for one in compared), Sqnr())
-        cosines = [cosine for one in compared for cosine in one.cosines]
-        errors.append(float(np.sqrt(power.noise / power.signal)) if power.signal else power.noise)
-        quality[name] = {
-            "cosine_min": min(cosines),
-            "cosine_mean": float(np.mean(cosines)),
-            "sqnr_db": power.decibel if np.isfinite(power.decibel) else None,
-        }
-    return _Trial(
-        outputs=tuple(outputs for _, outputs in done if outputs is not None),
-        error=float(np.mean(errors)),
-        quality=quality,
-    )
-
-
-def _run(
-    network: Network, run: JudgingRun, *, keep: bool
-) -> tuple[dict[str, _Compared], Arrays | None]:
-    outputs = _only(run.fp32, network.run(run.inputs))
-    compared = {}
-    for name, value in run.fp32.items():
-        want, have = _comparable(value, outputs[name])
-        if want.dtype.kind != "f":
-            wrong = float(np.mean(want != have)) if want.size else 0.0
-            compared[name] = _Compared(wrong=wrong, power=Sqnr(), cosines=())
-        else:
-            compared[name] = _Compared(
-                wrong=None,
-                power=sqnr(want, have),
-                cosines=cosines_by_sample(want, have, batch=_batch(run)),
-            )
-    return compared, outputs if keep else None
-
-
-def _only(names: Iterable[str], values: Arrays) -> Arrays:
-    return {name: values[name] for name in names}
-
-
-def _comparable(
-    want: npt.NDArray[Any], have: npt.NDArray[Any]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Put zeros where there is no number, and for all of an output of another shape.
-
-    Masks are infinite, one NaN would hide all the rest, and detectors find one box more or less.
-    """
-    if have.shape != want.shape:
-        have = np.zeros_like(want)
-    return (
-        np.nan_to_num(want, nan=0.0, posinf=0.0, neginf=0.0),
-        np.nan_to_num(have, nan=0.0, posinf=0.0, neginf=0.0),
-    )
-
-
-def _batch(run: JudgingRun) -> int:
-    return int(next(iter(run.inputs.values())).shape[0])
-
-
-def _reason(trials: Mapping[str, _Tried], statistics: Measured) -> str:
-    errors = ", ".join(f"{name} {one.error:.4f}" for name, one in trials.items())
     which = "held-out" if statistics.held_out else "calibrated (too few to hold any out)"
-    return (
+    reason = (
         f"auto: relative error of simulated outputs on {len(statistics.runs)} {which} runs "
-        f"is {errors}"
+        f"is {told(choice.errors)}"
     )
+    if choice.dropped:
+        reason += f"; on {choice.heats} of them {told(choice.dropped)}, so no more were run"
+    return reason

@@ -17,7 +17,8 @@ from edgecal.core.compat import (
 from edgecal.core.document import LegacyHeader, read_document
 from edgecal.core.findings import refused
 from edgecal.core.graph import FLOAT_TYPES
-from edgecal.core.manifest import CACHE_FILE, MODEL_FILE
+from edgecal.core.manifest import CACHE_FILE, MODEL_FILE, SIGNATURE_FILE
+from edgecal.core.precision import PRECISION_FILE, parse_precision
 from edgecal.core.rules.caches import judge_coverage
 from edgecal.errors import EdgecalError
 from edgecal.workflows.targets import probe_target
@@ -77,12 +78,25 @@ class CheckReport:
 def look_at_cache(bundle: BundleFiles, *, path: str | None = None) -> CacheFacts:
     """Read a bundle's cache for the rules; once, whatever the number of targets.
 
+    Of form `qdq` it has none, and the manifest tells all that the rules look at.
+
     Raises
     ------
     CacheFormatError
         If no TensorRT could have written it, and no push could send it.
     """
     manifest = bundle.manifest
+    if manifest.explicit is not None:
+        return CacheFacts(
+            bundle=manifest.name,
+            tensorrt=manifest.tensorrt,
+            header=None,
+            header_text="",
+            path=path,
+            inputs=_float_inputs(manifest),
+            dynamic_inputs=_dynamic_inputs(manifest),
+            explicit=manifest.explicit,
+        )
     source = f"{path or manifest.name}/{CACHE_FILE}"
     with bundle.open(CACHE_FILE) as stream:
         data = stream.read()
@@ -99,9 +113,17 @@ def look_at_cache(bundle: BundleFiles, *, path: str | None = None) -> CacheFacts
         path=path,
         scales=suspicious_scales(document),
         coverage=_still_missing(manifest, entries),
-        inputs=tuple(one.name for one in manifest.model.inputs if one.dtype in FLOAT_TYPES),
-        dynamic_inputs={one.name: one.shape for one in manifest.model.inputs if -1 in one.shape},
+        inputs=_float_inputs(manifest),
+        dynamic_inputs=_dynamic_inputs(manifest),
     )
+
+
+def _float_inputs(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(one.name for one in manifest.model.inputs if one.dtype in FLOAT_TYPES)
+
+
+def _dynamic_inputs(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    return {one.name: one.shape for one in manifest.model.inputs if -1 in one.shape}
 
 
 def pair_up(
@@ -127,7 +149,16 @@ def pair_up(
         target=target,
         facts=facts,
         module=platforms.module(facts.module) if facts.module else None,
-        builder=choose_builder(facts, asked=target.builder, tensorrt=manifest.tensorrt),
+        builder=choose_builder(
+            facts,
+            asked=target.builder,
+            tensorrt=manifest.tensorrt,
+            algorithm=cache.algorithm if options.int8 else None,
+            fp16_layers=read_fp16_layers(bundle) if options.int8 else (),
+            minimum=manifest.explicit.minimum_tensorrt
+            if manifest.explicit is not None and options.int8
+            else None,
+        ),
         options=options,
         # a second time the model's size: an engine is seldom larger
         needed_bytes=sum(one.size for one in shipped.values()) + network,
@@ -139,7 +170,18 @@ def pair_up(
         model_bytes=network
         + sum(shipped[name].size for name in manifest.model.external_data if name in shipped),
         platforms=platforms,
+        signed=SIGNATURE_FILE in shipped,
+        signed_for=manifest.targets,
     )
+
+
+def read_fp16_layers(bundle: BundleFiles) -> tuple[str, ...]:
+    """Name the layers that a bundle wants kept out of INT8."""
+    if PRECISION_FILE not in bundle.shipped():
+        return ()
+    with bundle.open(PRECISION_FILE) as stream:
+        source = f"{bundle.manifest.name}/{PRECISION_FILE}"
+        return parse_precision(stream.read(), source=source).fp16_layers
 
 
 def check_bundle(
@@ -153,8 +195,8 @@ def check_bundle(
     Without a target the cache's coverage is judged for the build that was asked for; with targets
     it is judged on each of them.
     """
-    found = [*sources, *check_cache(cache)]
-    if not targets:
+    found = [*sources, *(check_cache(cache) if options.int8 else ())]
+    if not targets and options.int8:
         found += judge_coverage(cache, options, cache.bundle)
     return CheckReport(bundle=cache.bundle, about_bundle=tuple(found), targets=tuple(targets))
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgecal.core.amax import DEFAULT_PERCENTILE
-from edgecal.core.batching import (
-    FEWEST_HELD_OUT,
-    SMALL_DATA,
-    fixed_batch,
-    is_held_out,
-    runs_of,
-    stack,
-)
+from edgecal.core.batching import fixed_batch, runs_of, stack
+from edgecal.core.checkpoint import ANEW, Checkpoint
 from edgecal.core.derived import View, views
 from edgecal.core.histogram import (
     UNCLAMPED,
@@ -28,20 +23,25 @@ from edgecal.core.histogram import (
     merge_histograms,
     start_histogram,
 )
-from edgecal.core.manifest import Digest
-from edgecal.errors import DatasetError, ModelError
+from edgecal.core.peaks import NO_PEAKS
+from edgecal.errors import DatasetError, InputError, ModelError
+from edgecal.workflows.reading import Reader
+from edgecal.workflows.resume import unkept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from edgecal.core.graph import Graph
-    from edgecal.ports import Backend, Dataset, Network, Sample
+    from edgecal.core.graph import Graph, TensorInfo
+    from edgecal.core.manifest import Digest
+    from edgecal.ports import Backend, Dataset, Network
+    from edgecal.workflows.resume import Keeper
 
 AUTO: Final = "auto"
 _NUMBERS: Final = "fiub"
 """Kinds of NumPy types that outputs can be compared in."""
+_MEASURED: Final = frozenset({np.dtype(np.float32), np.dtype(np.float16)})
 
 Arrays = dict[str, "npt.NDArray[Any]"]
 
@@ -54,6 +54,8 @@ class CalibrateOptions:
     percentile: float = DEFAULT_PERCENTILE
     batch_size: int | None = None
     workers: int = 1
+    fp16: bool = True
+    """Whether a network with Q/DQ pairs is typed float16 where it is not quantized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,27 +82,48 @@ class Statistics:
     first: tuple[str, ...]
 
 
-def collect_statistics(
-    backend: Backend,
-    dataset: Dataset,
-    options: CalibrateOptions,
-    progress: Callable[[str, int, int], None],
-) -> Statistics:
-    """Run the data through the network once and keep histograms of every tensor with an entry.
+def batch_size_of(inputs: Sequence[TensorInfo], options: CalibrateOptions) -> int:
+    """Settle how many samples make a batch.
 
     Raises
     ------
     DatasetError
-        If there is no sample, or the data contradicts the network.
+        If the network fixes another number than the user asks for.
     """
-    fixed = fixed_batch(backend.graph.inputs)
+    fixed = fixed_batch(inputs)
     if None not in {fixed, options.batch_size} and fixed != options.batch_size:
         raise DatasetError(
             f"the network's batch size is fixed to {fixed}, and --batch-size says "
             f"{options.batch_size}",
             remedy="leave --batch-size out, or export the network with a dynamic batch axis",
         )
-    batch_size = fixed or options.batch_size or 1
+    return fixed or options.batch_size or 1
+
+
+def collect_statistics(
+    backend: Backend,
+    dataset: Dataset,
+    options: CalibrateOptions,
+    progress: Callable[[str, int, int], None],
+    keeper: Keeper | None = None,
+) -> Statistics:
+    """Run the data through the network once and keep histograms of every tensor with an entry.
+
+    Parameters
+    ----------
+    keeper
+        Keeps what was measured so far, and may know of batches that were measured before.
+
+    Raises
+    ------
+    DatasetError
+        If there is no sample, or the data contradicts the network, or is not what was measured
+        before.
+    InputError
+        If what was measured before cannot be gone on with.
+    """
+    fixed = fixed_batch(backend.graph.inputs)
+    batch_size = batch_size_of(backend.graph.inputs, options)
     shown = views(backend.graph)
     if not shown:
         raise ModelError(
@@ -108,15 +131,32 @@ def collect_statistics(
             remedy="export it in float32",
         )
     network = backend.expose(tuple(dict.fromkeys(view.source for view in shown.values())))
-    reader = _Reader(dataset, batch_size, exact=fixed is not None)
+    keeper = keeper or unkept()
+    before = keeper.begin(_bits_depend_on(backend, dataset, batch_size))
+    reader = Reader(
+        dataset, batch_size, exact=fixed is not None, before=before.reading if before else None
+    )
     total = len(dataset)
     with ThreadPoolExecutor(max(1, options.workers)) as pool:
         collector = _Collector(backend, network, shown, pool, max(1, options.workers))
         try:
-            for batch in reader:
-                collector.add(batch)
+            if before is not None:
+                collector.resume(before, source=keeper.where)
+            keeper.watch(lambda: _so_far(keeper.of, reader, collector))
+            for number, samples in enumerate(reader):
+                if before is not None and number in before.done:
+                    progress("reading again", reader.samples, before.reading.samples)
+                    continue
+                collector.add(
+                    number, stack([one.arrays for one in samples], source=samples[0].name)
+                )
                 progress("calibrating", reader.samples, total)
-            histograms = collector.finish()
+                keeper.tick()
+            collector.wait()
+            whole = _so_far(keeper.of, reader, collector)
+            if whole is None:
+                raise AssertionError("a batch that failed stops the pass")
+            keeper.settle(whole)
             judged = reader.held if reader.holds_out else reader.early
             inputs = runs_of([sample.arrays for sample in judged], batch=fixed or 1)
             runs = tuple(pool.map(lambda one: _judge(backend.graph, network, one), inputs))
@@ -124,7 +164,9 @@ def collect_statistics(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return Statistics(
-        histograms=histograms,
+        histograms={
+            name: whole.histograms[view] for name, view in shown.items() if view in whole.histograms
+        },
         runs=runs,
         held_out=reader.holds_out,
         samples=reader.samples,
@@ -136,63 +178,25 @@ def collect_statistics(
     )
 
 
-class _Reader:
-    """Goes through the data once: hands out batches, keeps held-out samples back, counts."""
+def _bits_depend_on(backend: Backend, dataset: Dataset, batch_size: int) -> dict[str, str]:
+    settings = dataset.preprocess.to_json() if dataset.preprocess else {}
+    return {
+        "batch size": str(batch_size),
+        "backend": f"{backend.name} {backend.version}",
+        "input": ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in backend.graph.inputs),
+        # a preset is only a name for the rest
+        **{name: json.dumps(value) for name, value in settings.items() if name != "preset"},
+    }
 
-    def __init__(self, dataset: Dataset, batch_size: int, *, exact: bool) -> None:
-        self._dataset = dataset
-        self._batch_size = batch_size
-        self._exact = exact
-        self._digest = hashlib.sha256()
-        self.held: list[Sample] = []
-        self.early: list[Sample] = []
-        """The first samples, which judge as well where data is too little to hold any out."""
-        self.samples = 0
-        self.dropped = 0
 
-    @property
-    def holds_out(self) -> bool:
-        """Tell whether enough samples were kept back to judge by."""
-        return len(self.held) >= FEWEST_HELD_OUT
-
-    @property
-    def digest(self) -> Digest:
-        """Digest names and contents in their order."""
-        return Digest(f"sha256:{self._digest.hexdigest()}")
-
-    def __iter__(self) -> Iterator[Arrays]:
-        pending: list[Sample] = []
-        full_batches = 0
-        for sample in self._measured():
-            pending.append(sample)
-            if len(pending) == self._batch_size:
-                full_batches += 1
-                yield self._stack(pending)
-                pending = []
-        if self.samples == 0:
-            raise DatasetError("the data holds no sample", remedy="give at least one sample")
-        if pending and self._exact and full_batches:
-            self.dropped = len(pending)
-        elif pending:
-            missing = self._batch_size - len(pending) if self._exact else 0
-            yield self._stack(pending + [pending[-1]] * missing)
-
-    def _measured(self) -> Iterator[Sample]:
-        """Yield the samples that make histograms: all but the held-out ones, if they suffice."""
-        for index, sample in enumerate(self._dataset):
-            self.samples += 1
-            self._digest.update(f"{sample.name}\0{sample.digest}\n".encode())
-            if index < SMALL_DATA - 1:
-                self.early.append(sample)
-            if is_held_out(index, batch_size=self._batch_size, already=len(self.held)):
-                self.held.append(sample)
-            else:
-                yield sample
-        if not self.holds_out:
-            yield from self.held
-
-    def _stack(self, samples: Sequence[Sample]) -> Arrays:
-        return stack([sample.arrays for sample in samples], source=samples[0].name)
+def _so_far(of: Mapping[str, str], reader: Reader, collector: _Collector) -> Checkpoint | None:
+    """Put together what was measured; nothing while it is less than what is kept already."""
+    reading = reader.reading
+    measured = collector.measured() if reading is not None else None
+    if reading is None or measured is None:
+        return None
+    done, histograms = measured
+    return Checkpoint(of=of, reading=reading, done=done, histograms=histograms)
 
 
 def _judge(graph: Graph, network: Network, inputs: Arrays) -> JudgingRun:
@@ -234,66 +238,149 @@ class _Collector:
                 self._clamps[view.source].append(view.clamp)
         self._pool = pool
         self._workers = workers
-        self._started = False
-        self._spare: queue.SimpleQueue[dict[str, Tally]] = queue.SimpleQueue()
+        self._shares: tuple[_Share, ...] = ()
+        self._spare: queue.SimpleQueue[_Share] = queue.SimpleQueue()
         self._running: set[Future[None]] = set()
 
-    def add(self, batch: Arrays) -> None:
+    def resume(self, before: Checkpoint, *, source: str) -> None:
+        """Count on top of what was measured before.
+
+        Raises
+        ------
+        InputError
+            If that is of other tensors.
+        """
+        sources = {view.source for view in before.histograms}
+        views_of = {View(name, clamp) for name in sources for clamp in self._clamps.get(name, ())}
+        if views_of != set(before.histograms):
+            raise InputError(
+                "the unfinished pass looked at other tensors than this one would",
+                where=source,
+                remedy=f"use the version of edgecal that began it, or {ANEW}",
+            )
+        shares = self._shares_of(before.histograms)
+        shares[0].done.update(before.done)
+        self._open(shares)
+
+    def add(self, number: int, batch: Arrays) -> None:
         """Take one batch; waits while all workers are busy."""
-        if not self._started:
-            self._start(batch)
+        if not self._shares:
+            self._start(number, batch)
             return
         while len(self._running) >= 2 * self._workers:
             done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-        self._running.add(self._pool.submit(self._collect, batch))
+        self._running.add(self._pool.submit(self._collect, number, batch))
 
-    def finish(self) -> dict[str, Histogram]:
-        """Wait for every batch and add the workers' histograms."""
+    def wait(self) -> None:
+        """Wait for every batch."""
         for future in self._running:
             future.result()
-        parts: dict[View, list[Histogram]] = {}
-        while not self._spare.empty():
-            for name, tally in self._spare.get().items():
-                for clamp, part in zip(self._clamps[name], tally.histograms(), strict=True):
-                    parts.setdefault(View(name, clamp), []).append(part)
-        merged = {view: merge_histograms(found) for view, found in parts.items()}
-        return {name: merged[view] for name, view in self._shown.items() if view in merged}
 
-    def _start(self, batch: Arrays) -> None:
-        values = self._values(batch)
-        starts = {
-            name: [start_histogram(value, clamp) for clamp in self._clamps[name]]
-            for name, value in values.items()
-        }
-        adder = self._backend.adder()
-        tallies = [
-            {name: Tally(start, self._clamps[name], adder) for name, start in starts.items()}
-            for _ in range(self._workers)
-        ]
-        _add(tallies[0], values)
-        for one in tallies:
-            self._spare.put(one)
-        self._started = True
+    def measured(self) -> tuple[frozenset[int], dict[View, Histogram]] | None:
+        """Add the workers' histograms as they are now; nothing where one is broken or none begun.
 
-    def _collect(self, batch: Arrays) -> None:
+        Nobody waits for it: each worker's share is whole between two of its batches, and it is
+        known which batches are in it.
+        """
+        done: set[int] = set()
+        merged: dict[View, Histogram] = {}
+        for share in self._shares:
+            with share.lock:
+                if not share.whole:
+                    return None
+                done |= share.done
+                found = {
+                    View(name, clamp): part
+                    for name, tally in share.tallies.items()
+                    for clamp, part in zip(self._clamps[name], tally.histograms(), strict=True)
+                }
+            for view, part in found.items():
+                merged[view] = merge_histograms([merged[view], part]) if view in merged else part
+        return (frozenset(done), merged) if done else None
+
+    def _start(self, number: int, batch: Arrays) -> None:
         values = self._values(batch)
-        tallies = self._spare.get()
+        shares = self._shares_of(
+            {
+                View(name, clamp): start_histogram(value, clamp)
+                for name, value in values.items()
+                for clamp in self._clamps[name]
+            }
+        )
+        shares[0].add(number, values, samples=_count(batch))
+        self._open(shares)
+
+    def _collect(self, number: int, batch: Arrays) -> None:
+        values = self._values(batch)
+        share = self._spare.get()
         try:
-            _add(tallies, values)
-        finally:  # whoever waits for them would wait for ever
-            self._spare.put(tallies)
+            share.add(number, values, samples=_count(batch))
+        finally:  # whoever waits for it would wait for ever
+            self._spare.put(share)
 
     def _values(self, batch: Arrays) -> Arrays:
         outputs = {**batch, **self._network.run(batch)}
         return {
-            name: outputs[name]
+            name: outputs[name].astype(np.float32, copy=False)
             for name in self._clamps
-            if name in outputs and outputs[name].dtype == np.float32
+            if name in outputs and outputs[name].dtype in _MEASURED
         }
 
+    def _shares_of(self, starts: Mapping[View, Histogram]) -> tuple[_Share, ...]:
+        """Give one worker what there is, and the others the same ranges with nothing in them."""
+        empty = {
+            view: replace(
+                one,
+                counts=np.zeros_like(one.counts),
+                minimum=0.0,
+                maximum=0.0,
+                non_finite=0,
+                peaks=NO_PEAKS,
+            )
+            for view, one in starts.items()
+        }
+        sweep = self._backend.sweep()
+        sources = dict.fromkeys(view.source for view in starts)
+        return tuple(
+            _Share(
+                {
+                    name: Tally(
+                        [given[View(name, clamp)] for clamp in self._clamps[name]],
+                        self._clamps[name],
+                        sweep,
+                    )
+                    for name in sources
+                }
+            )
+            for given in (starts, *[empty] * (self._workers - 1))
+        )
 
-def _add(tallies: Mapping[str, Tally], values: Arrays) -> None:
-    for name in list(values):
-        tallies[name].add(values.pop(name))  # its memory goes back at once
+    def _open(self, shares: tuple[_Share, ...]) -> None:
+        for one in shares:
+            self._spare.put(one)
+        self._shares = shares
+
+
+def _count(batch: Arrays) -> int:
+    return len(next(iter(batch.values())))
+
+
+class _Share:
+    """What one worker counts at a time, and which batches are in it."""
+
+    def __init__(self, tallies: dict[str, Tally]) -> None:
+        self.tallies = tallies
+        self.done: set[int] = set()
+        self.whole = True
+        """False while a batch is half counted, and ever after if that failed."""
+        self.lock = Lock()
+
+    def add(self, number: int, values: Arrays, *, samples: int) -> None:
+        with self.lock:
+            whole, self.whole = self.whole, False
+            for name in list(values):
+                self.tallies[name].add(values.pop(name), samples)  # its memory goes back at once
+            self.done.add(number)
+            self.whole = whole

@@ -3,177 +3,149 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+import math
+from typing import TYPE_CHECKING, Any, Final
 
-from edgecal.core.activations import Activation, parse_activation
 from edgecal.core.manifest import Digest, digest_of
-from edgecal.errors import CommandError, InputError, TargetError, TransferError
+from edgecal.errors import BusyError, CommandError, TransferError
+from edgecal.workflows.answers import (
+    TrialState,
+    read_job_state,
+    read_pairs,
+    read_pruned,
+    read_release_state,
+)
+from edgecal.workflows.kept import parse_models
+from edgecal.workflows.refusals import last_words, refusal
+from edgecal.workflows.upload import Uploader, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from edgecal.core.pruning import Doomed
     from edgecal.ports import CommandResult, Scripts, Transport
+    from edgecal.workflows.answers import JobState, Pruned, ReleaseState, Trial
+    from edgecal.workflows.kept import ModelState
+    from edgecal.workflows.upload import DeviceFile
 
 _SHORT_S: Final = 60.0
 _HASHING_S: Final = 600.0
-
-BUSY, MISSING_BLOB, CURRENT_CHANGED, ENGINE_CHANGED = 20, 21, 22, 24
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceFile:
-    """Something the target needs, by digest."""
-
-    digest: Digest
-    size: int
-    open: Callable[[], BinaryIO]
-
-    @property
-    def hex(self) -> str:
-        """The digest's 64 digits."""
-        return self.digest.removeprefix("sha256:")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseState:
-    """What a target says of one release of one model."""
-
-    current: str | None
-    ready: bool
-    job: str
-    status: int | None
-    lock_owner: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobState:
-    """How a build stands, and what its log said since the last look."""
-
-    job: str
-    status: int | None
-    log: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelState:
-    """Everything a target keeps of one model."""
-
-    name: str
-    current: str | None
-    releases: tuple[str, ...]
-    activations: tuple[Activation, ...]
+_CANCEL_S: Final = 240.0
+"""A build that is ended lets `post_build` go on for two minutes."""
 
 
 class Device:
     """One target over one transport; every method is one command there."""
 
-    def __init__(self, transport: Transport, scripts: Scripts, root: str, target: str) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        scripts: Scripts,
+        root: str,
+        target: str,
+        *,
+        break_lock: bool = False,
+    ) -> None:
         self._transport = transport
         self._scripts = scripts
         self._root = root
         self._target = target
+        self._break_lock = break_lock
         self._agent_path = ""
 
-    def install_agent(self, agent: DeviceFile) -> None:
+    def install_agent(self) -> None:
         """Make sure that the target has the agent's script, whole."""
+        agent = file_of(self._scripts.agent.encode())
         self._agent_path = f"{self._root}/blobs/sha256/{agent.hex}"
         with contextlib.suppress(CommandError):  # no agent, or one that was cut
             if self.have([agent])[agent.hex] is None:
                 return
         self.store(agent, offset=0, progress=None)
 
-    def have(self, files: Sequence[DeviceFile]) -> dict[str, int | None]:
-        """Ask what is there: by hex digest, `None` for whole files, else the bytes of a part."""
-        digests = sorted({file.hex for file in files})
-        answers: dict[str, int | None] = dict.fromkeys(digests, 0)
-        for line in self._ask("have", *digests).splitlines():
-            word, _, rest = line.partition(" ")
-            digest, _, size = rest.partition(" ")
-            if word == "full":
-                answers[digest] = None
-            elif word == "part":
-                answers[digest] = int(size)
-        return answers
-
-    def store(
-        self, file: DeviceFile, *, offset: int, progress: Callable[[int], None] | None
-    ) -> None:
-        """Upload one file from `offset` on; the target checks its digest before it counts.
-
-        Raises
-        ------
-        TransferError
-            If it could not be written or did not arrive as it was.
-        """
-        argv = (
-            "sh",
-            "-c",
-            self._scripts.receive,
-            "edgecal",
-            self._root,
-            file.hex,
-            str(offset),
-            str(file.size),
-        )
-        with file.open() as stream:
-            stream.seek(offset)
-            result = self._transport.send(
-                argv, stream, offset=offset, timeout_s=_SHORT_S, progress=progress
-            )
-        if result.exit_status == 0:
-            return
-        words = _last_words(result)
-        if result.exit_status == _NOT_WRITABLE:
-            raise TransferError(
-                f"the target could not write the file: {words}",
-                where=self._target,
-                remedy=f"free space in {self._root}, or check its permissions; nothing was "
-                "activated, and the next push goes on from here",
-            )
-        raise TransferError(
-            f"a file did not arrive as sent (receiver's status {result.exit_status}: {words})",
-            where=self._target,
-            remedy="push again; if it happens again, check the target's disk",
-        )
-
-    def state(self, name: str, release: str) -> ReleaseState:
-        """Ask how one release stands."""
-        answer = _pairs(self._ask("state", name, release))
-        return ReleaseState(
-            current=answer.get("current") or None,
-            ready=answer.get("release") == "ready",
-            job=answer.get("job", "none"),
-            status=_number(answer.get("status")),
-            lock_owner=answer.get("lock_owner") if answer.get("lock") == "held" else None,
-        )
-
-    def start(
-        self, name: str, release: str, *, owner: str, links: Mapping[str, str], argv: Sequence[str]
-    ) -> None:
-        """Start a detached build, or join the one that already runs.
+    def look(self, files: Sequence[DeviceFile]) -> dict[str, int | None]:
+        """Ask what is there, as `have` does, without leaving an agent behind.
 
         Raises
         ------
         CommandError
+            If there is no answer.
+        """
+        digests = sorted({file.hex for file in files})
+        result = self._transport.run(
+            ("sh", "-s", "--", self._root, "have", *digests),
+            stdin=self._scripts.agent.encode(),
+            timeout_s=_SHORT_S,
+        )
+        if result.exit_status != 0:
+            raise refusal("have", result, self._target)
+        return _read_stored(result.stdout.decode("utf-8", "replace"), digests)
+
+    def have(self, files: Sequence[DeviceFile]) -> dict[str, int | None]:
+        """Ask what is there: by hex digest, `None` for whole files, else the bytes of a part."""
+        return self._stored(["have"], files)
+
+    def want(
+        self, name: str, release: str, files: Sequence[DeviceFile], *, owner: str
+    ) -> dict[str, int | None]:
+        """Ask what is there, and see to it that nobody removes that before it is used."""
+        return self._stored(["want", name, release, owner], files)
+
+    def _stored(self, words: Sequence[str], files: Sequence[DeviceFile]) -> dict[str, int | None]:
+        digests = sorted({file.hex for file in files})
+        return _read_stored(self._ask(*words, *digests), digests)
+
+    def store(
+        self, file: DeviceFile, *, offset: int, progress: Callable[[int], None] | None
+    ) -> None:
+        """Upload one file from `offset` on; the target checks its digest before it counts."""
+        Uploader(
+            transport=self._transport,
+            script=self._scripts.receive,
+            root=self._root,
+            target=self._target,
+        ).upload(file, offset=offset, progress=progress)
+
+    def state(self, name: str, release: str) -> ReleaseState:
+        """Ask how one release stands."""
+        return read_release_state(self._ask("state", name, release))
+
+    def start(
+        self,
+        name: str,
+        release: str,
+        *,
+        owner: str,
+        links: Mapping[str, str],
+        argv: Sequence[str],
+        timeout_s: float = 0,
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+    ) -> None:
+        """Start a detached build, or join the one that already runs.
+
+        Parameters
+        ----------
+        timeout_s
+            How long the target itself lets the build run; 0 for ever.
+        before, after
+            Commands around the build; `after` runs however the build ends.
+
+        Raises
+        ------
+        BusyError
             If another build of this model is running.
         """
         pairs = [f"{link}={digest}" for link, digest in links.items()]
-        self._ask("start", name, release, owner, str(len(pairs)), *pairs, *argv)
+        numbers = (math.ceil(timeout_s), len(pairs), len(before), len(after))
+        self._ask("start", name, release, owner, *map(str, numbers), *pairs, *before, *after, *argv)
 
     def wait(self, name: str, release: str, *, offset: int, seconds: int) -> JobState:
         """Wait for the build's end, at most `seconds`, and take its log since `offset`."""
         result = self._run(
             ("wait", name, release, str(offset), str(seconds)), timeout_s=_SHORT_S + seconds
         )
-        head, _, log = result.stdout.partition(b"\n")
-        answer = dict(word.partition("=")[::2] for word in head.decode().split(" "))
-        return JobState(
-            job=answer.get("job", "none"), status=_number(answer.get("status")), log=log
-        )
+        return read_job_state(result.stdout)
 
     def reject(self, name: str, release: str) -> None:
         """Keep a finished job's log, but make sure that no later push takes its engine."""
@@ -182,9 +154,10 @@ class Device:
             ("mv", "-fT", "--", f"{job}/status", f"{job}/status.rejected"), timeout_s=_SHORT_S
         )
 
-    def cancel(self, name: str, release: str) -> None:
-        """End a running build."""
-        self._ask("cancel", name, release)
+    def cancel(self, name: str, release: str) -> bool:
+        """End a running build; tell whether one ran."""
+        answer = self._ask("cancel", name, release, timeout_s=_CANCEL_S)
+        return answer.strip() == "cancelled"
 
     def install(self, name: str, release: str, record: Mapping[str, Any]) -> None:
         """Make a finished job a release, in place of an older one of the same id."""
@@ -200,7 +173,7 @@ class Device:
             document = json.loads(result.stdout)
         except ValueError as error:
             raise CommandError(
-                f"the record of release {release} cannot be read: {_last_words(result) or error}",
+                f"the record of release {release} cannot be read: {last_words(result) or error}",
                 where=self._target,
                 remedy="push with --rebuild",
             ) from error
@@ -252,10 +225,11 @@ class Device:
             timeout_s=_HASHING_S,
         )
         if result.exit_status != 0:
+            said = last_words(result) or "it said nothing"  # a full disk takes no words
             raise CommandError(
-                f"the engine could not be run (status {result.exit_status}): {_last_words(result)}",
+                f"the engine could not be run (status {result.exit_status}): {said}",
                 where=self._target,
-                remedy=f"look at verify.log in {folder} on the target",
+                remedy=f"look at verify.log in {folder} there, and whether its disk is full",
             )
         return result.stdout
 
@@ -268,9 +242,21 @@ class Device:
         engine: str,
         digest: Digest,
         record: Mapping[str, Any],
+        force: bool = False,
+        trial: Trial | None = None,
     ) -> None:
-        """Make a release the active one by one rename, if what is active is still `expected`."""
-        line = json.dumps(record, separators=(",", ":"))
+        """Make a release the active one by one rename, if what is active is still `expected`.
+
+        Parameters
+        ----------
+        force
+            Do so although an application asked that nothing be activated now.
+        trial
+            What the target does by itself if the release turns out to be bad.
+        """
+        more: tuple[str, ...] = ()
+        if trial is not None:
+            more = (trial.back or "", str(trial.soak_s), _line(trial.record), *trial.health)
         self._ask(
             "activate",
             name,
@@ -278,34 +264,73 @@ class Device:
             expected or "",
             engine,
             digest.removeprefix("sha256:"),
-            line,
+            _line(record),
+            "now" if force else "",
+            *more,
             timeout_s=_HASHING_S,
         )
 
+    def trial(self, name: str, release: str, *, seconds: int) -> TrialState:
+        """Wait for the end of a trial's soak time, so long at most, and tell how it stands."""
+        answer = read_pairs(
+            self._ask("trial_state", name, release, str(seconds), timeout_s=_SHORT_S + seconds)
+        )
+        return TrialState(state=answer.get("trial", "none"), reason=answer.get("reason", ""))
+
+    def confirm(self, name: str, release: str, record: Mapping[str, Any]) -> None:
+        """Say that the controller is still there, so that a release that passed stays active."""
+        self._ask("confirm", name, release, _line(record))
+
+    def prune(self, doomed: Sequence[Doomed], *, remove: bool, force: bool) -> Pruned:
+        """Remove releases and jobs, and every stored file that nothing refers to then."""
+        words = [
+            word for one in doomed for word in (one.kind, one.name, one.current or "", one.release)
+        ]
+        text = self._ask(
+            "prune",
+            "remove" if remove else "plan",
+            "now" if force else "",
+            *words,
+            timeout_s=_HASHING_S,
+        )
+        return read_pruned(text)
+
+    def blob(self, digest: Digest) -> bytes:
+        """Read a stored file back.
+
+        Raises
+        ------
+        TransferError
+            If it is not there, or not what it was.
+        """
+        path = f"{self._root}/blobs/sha256/{digest.removeprefix('sha256:')}"
+        result = self._transport.run(("cat", path), timeout_s=_HASHING_S)
+        if result.exit_status != 0 or digest_of(result.stdout) != digest:
+            raise TransferError(
+                f"a file in the target's store cannot be read back: {path}",
+                where=self._target,
+                remedy="push the bundle: what is missing or damaged is sent again",
+            )
+        return result.stdout
+
     def models(self) -> tuple[ModelState, ...]:
         """List everything the target keeps."""
-        found: list[dict[str, Any]] = []
-        for line in self._ask("models").splitlines():
-            key, _, value = line.partition("=")
-            if key == "model":
-                found.append({"name": value, "current": None, "releases": [], "activations": []})
-            elif found and key == "current":
-                found[-1]["current"] = value or None
-            elif found and key == "release":
-                found[-1]["releases"].append(value)
-            elif found and key == "activation":
-                activation = parse_activation(value)
-                if activation is not None:
-                    found[-1]["activations"].append(activation)
-        return tuple(
-            ModelState(
-                name=one["name"],
-                current=one["current"],
-                releases=tuple(one["releases"]),
-                activations=tuple(one["activations"]),
-            )
-            for one in found
+        return parse_models(self._ask("models"))
+
+    def judge_signature(self, *words: str) -> CommandResult:
+        """Run the script that judges signatures; what it says is the caller's to read."""
+        return self._transport.run(
+            ("sh", "-c", self._scripts.verify, "edgecal", self._root, *words),
+            timeout_s=_HASHING_S,
         )
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder of the target's, and those it lies in."""
+        self._transport.run(("mkdir", "-p", "--", path), timeout_s=_SHORT_S)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        self._transport.run(("rm", "-f", "--", path), timeout_s=_SHORT_S)
 
     def release_folder(self, name: str, release: str) -> str:
         """Say where a release lies."""
@@ -319,72 +344,39 @@ class Device:
         return self._run(words, stdin=stdin, timeout_s=timeout_s).stdout.decode("utf-8", "replace")
 
     def _run(self, words: Sequence[str], *, stdin: bytes = b"", timeout_s: float) -> CommandResult:
-        result = self._transport.run(
-            ("sh", self._agent_path, self._root, *words), stdin=stdin, timeout_s=timeout_s
-        )
+        argv = ("sh", self._agent_path, self._root, *words)
+        result = self._transport.run(argv, stdin=stdin, timeout_s=timeout_s)
         if result.exit_status == 0:
             return result
-        raise _refusal(words[0], result, self._target)
-
-
-_NOT_WRITABLE: Final = 12
-
-
-def _refusal(operation: str, result: CommandResult, target: str) -> TargetError:
-    said = _last_words(result)
-    if result.exit_status == BUSY:
-        owner = re.search(r"owner=(.*?)( release=|$)", said)
-        return CommandError(
-            f"somebody else is at work on this model there: {owner[1] if owner else said}",
-            where=target,
-            remedy="wait for that build to end, then push again",
+        error = refusal(words[0], result, self._target)
+        if not (self._break_lock and isinstance(error, BusyError) and all(error.holder)):
+            raise error
+        model = words[1] if words[0] != "prune" else "-"
+        self._transport.run(
+            ("sh", self._agent_path, self._root, "break", model, *error.holder),
+            timeout_s=_CANCEL_S,
         )
-    if result.exit_status == MISSING_BLOB:
-        return TransferError(
-            f"a file vanished from the target's store: {said}",
-            where=target,
-            remedy="push again: it is sent anew",
-        )
-    if result.exit_status == CURRENT_CHANGED:
-        return CommandError(
-            f"another release was activated there in the meantime ({said})",
-            where=target,
-            remedy="look at 'edgecal status', then push again if this one is still wanted",
-        )
-    if result.exit_status == ENGINE_CHANGED:
-        return CommandError(
-            f"the engine on the target is not the one that was verified ({said})",
-            where=target,
-            remedy="push with --rebuild",
-        )
-    return CommandError(
-        f"'{operation}' failed on the target with status {result.exit_status}: {said}",
-        where=target,
-        remedy="check the target's disk and permissions; nothing was activated",
-    )
+        result = self._transport.run(argv, stdin=stdin, timeout_s=timeout_s)
+        if result.exit_status != 0:
+            raise refusal(words[0], result, self._target)
+        return result
 
 
-def _last_words(result: CommandResult) -> str:
-    text = (result.stderr or result.stdout).decode("utf-8", "replace").strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    words = " / ".join(lines[-3:])[:500]
-    return re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1…", words)  # digests, as short as git's
+def _read_stored(text: str, digests: Sequence[str]) -> dict[str, int | None]:
+    answers: dict[str, int | None] = dict.fromkeys(digests, 0)
+    for line in text.splitlines():
+        word, _, rest = line.partition(" ")
+        digest, _, size = rest.partition(" ")
+        if word == "full":
+            answers[digest] = None
+        elif word == "part":
+            answers[digest] = int(size)
+    return answers
 
 
-def _pairs(text: str) -> dict[str, str]:
-    return dict(line.partition("=")[::2] for line in text.splitlines())
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"))
 
 
 def _json(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
-
-
-def file_of(data: bytes, digest: Digest) -> DeviceFile:
-    """Make a device file of bytes at hand."""
-    if not data:
-        raise InputError("an empty file cannot be shipped", remedy="this is a bug in edgecal")
-    return DeviceFile(digest=digest, size=len(data), open=lambda: io.BytesIO(data))

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgecal.core.hosts import HostFacts, NativeWay, native_way, takes_caches
+from edgecal.core.hosts import (
+    HostFacts,
+    NativeWay,
+    Verdict,
+    container_for,
+    native_way,
+    takes_caches,
+    wheel_for,
+)
 from edgecal.core.platforms import jetpack_choices, newest_patch
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
 from edgecal.workflows.world import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgecal.core.audit import LastFacts
     from edgecal.core.platforms import Platforms
@@ -47,6 +55,8 @@ class Diagnosis:
     ways: tuple[tuple[str | None, NativeWay], ...]
     """Per TensorRT major.minor, oldest first: the JetPacks that have it, and the way to it."""
     targets: tuple[TargetNeed, ...]
+    commands: Mapping[str, tuple[str, ...]]
+    """Per TensorRT major.minor that this host can calibrate for natively: how, once it is there."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the keys scripts rely on (`edgecal.doctor/1`)."""
@@ -56,7 +66,14 @@ class Diagnosis:
                 **asdict(self.host),
                 "installed": [str(one) for one in self.host.installed()],
             },
-            "native": [{"jetpack": jetpack, **way_to_json(way)} for jetpack, way in self.ways],
+            "native": [
+                {
+                    "jetpack": jetpack,
+                    **way_to_json(way),
+                    "commands": list(self.commands.get(way.tensorrt.major_minor, ())),
+                }
+                for jetpack, way in self.ways
+            ],
             "targets": [target.to_json() for target in self.targets],
         }
 
@@ -90,13 +107,41 @@ def diagnose(
     wanted = {need.way.tensorrt.major_minor: need.way.tensorrt for need in needs if need.way}
     if not only_targets:
         wanted.update({text: _of_minor(platforms, text) for text in jetpacks if text not in wanted})
+    ways = tuple(
+        (jetpacks.get(version.major_minor), native_way(host, version, platforms))
+        for version in sorted(wanted.values())
+    )
     return Diagnosis(
         host=host,
-        ways=tuple(
-            (jetpacks.get(version.major_minor), native_way(host, version, platforms))
-            for version in sorted(wanted.values())
-        ),
+        ways=ways,
         targets=needs,
+        commands={
+            way.tensorrt.major_minor: native_commands(way, host, platforms) for _, way in ways
+        },
+    )
+
+
+def native_commands(way: NativeWay, host: HostFacts, platforms: Platforms) -> tuple[str, ...]:
+    """Say how TensorRT itself calibrates, in each place that it may lie in.
+
+    A library of the system is of use only to a Python that has its bindings, which nobody knows.
+    """
+    version = way.tensorrt.major_minor
+    places = []
+    if way.verdict is Verdict.READY:
+        package = host.tensorrt_package
+        here = package is not None and parse_tensorrt(package).major_minor == version
+        places.append("--backend tensorrt" if here else "--trt-python PYTHON")
+    elif way.verdict is Verdict.INSTALLABLE:
+        container = container_for(platforms, way.tensorrt)
+        if wheel_for(way.tensorrt) is not None:
+            places.append("--trt-python python3")
+        if container is not None:
+            places.append(f"--trt-container {container.image}")
+    return tuple(
+        f"edgecal calibrate MODEL.onnx --data DATA --tensorrt {version} {place} "
+        f"-o NAME-{version}.edgecal"
+        for place in places
     )
 
 

@@ -6,13 +6,14 @@ event, so a caller can journal before it acts. Nothing here knows which builder 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgecal.core.compat import check_pairing
 from edgecal.core.findings import refused
-from edgecal.errors import ConnectError, EdgecalError, IncompatibleError
+from edgecal.errors import ConnectError, EdgecalError, IncompatibleError, NotNowError
 from edgecal.workflows.check import look_at_cache, pair_up
+from edgecal.workflows.device import Device
 from edgecal.workflows.events import (
     PairingChecked,
     PushEvent,
@@ -21,8 +22,9 @@ from edgecal.workflows.events import (
     StepFailed,
     TargetProbed,
 )
-from edgecal.workflows.release import ReleaseMaker
+from edgecal.workflows.release import release_bundle
 from edgecal.workflows.report import PushOptions, PushReport
+from edgecal.workflows.site import Site
 from edgecal.workflows.world import World, probe_over
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def push(
     what was active before stays active until the very last step succeeds.
     """
     report = PushReport(target=target.name)
+    options = replace(options, build=options.builds.get(target.name, options.build))
     transport: Transport | None = None
     try:
         yield StepDue(Step.CONNECT, target.host)
@@ -57,16 +60,17 @@ def push(
         report.findings = fit.findings
         report.name = options.name or fit.bundle.manifest.name
         yield PairingChecked(fit.findings, fit.builder)
-        yield from ReleaseMaker(
-            bundle=fit.bundle,
-            builder=_accept(fit, target),
-            facts=facts,
+        site = Site(
             target=target,
+            facts=facts,
+            device=Device(
+                transport, world.scripts, facts.root, target.name, break_lock=options.break_lock
+            ),
             options=options,
             world=world,
-            transport=transport,
             report=report,
-        ).steps()
+        )
+        yield from release_bundle(fit.bundle, _accept(fit, target), site)
     except EdgecalError as error:
         report.error = error
         report.state = _failed_state(error, report)
@@ -83,6 +87,8 @@ def _failed_state(error: EdgecalError, report: PushReport) -> str:
         return "unreachable" if report.facts is None else "failed"
     if isinstance(error, IncompatibleError):
         return "refused"
+    if isinstance(error, NotNowError):
+        return "built"
     return "failed"
 
 

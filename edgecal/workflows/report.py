@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from edgecal.core.build import BuildResult
     from edgecal.core.findings import Finding
+    from edgecal.core.latency import Latency
     from edgecal.core.manifest import Digest
     from edgecal.core.target import TargetFacts
     from edgecal.errors import EdgecalError
@@ -25,12 +26,20 @@ class PushOptions:
     name: str | None = None
     """Model's name on the target; the bundle's by default."""
     build: BuildOptions = field(default_factory=BuildOptions)
+    builds: Mapping[str, BuildOptions] = field(default_factory=dict)
+    """For targets that are built otherwise, by name."""
     rebuild: bool = False
     accept_unproven: bool = False
     accept_restamped: bool = False
     dry_run: bool = False
+    bench: bool = False
+    """Measure the engine's latency beside verifying it."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     build_timeout_s: float = 4 * 3600.0
+    activate_within_s: float = 60.0
+    """How long an application may put the activation off."""
+    break_lock: bool = False
+    """End whoever else is at work on the model there."""
     upload_progress: Callable[[int], None] | None = None
     sources: Mapping[Digest, tuple[Finding, ...]] = field(default_factory=dict)
     """What was found of each bundle's source network and data, by the digest of its manifest."""
@@ -51,6 +60,9 @@ class PushReport:
     build_seconds: float | None = None
     build: BuildResult | None = None
     verification: Verification | None = None
+    latency: Latency | None = None
+    health: str | None = None
+    """How the health check stands; `None` where there is none."""
     findings: tuple[Finding, ...] = ()
     facts: TargetFacts | None = None
     error: EdgecalError | None = None
@@ -69,7 +81,13 @@ class PushReport:
                 "proof": self.build.proof.value,
                 "reason": self.build.reason,
                 "cache": count_entries(self.build),
+                "precisions": self.build.precisions,
+                "fell_back": len(self.build.fell_back),
             }
+        latency = None
+        if self.latency is not None:
+            power_mode = self.facts.power_mode if self.facts else None
+            latency = {**self.latency.to_json(), "power_mode": power_mode}
         return {
             "target": self.target,
             "state": self.state,
@@ -81,13 +99,8 @@ class PushReport:
             "bytes_to_send": self.bytes_to_send,
             "build": build,
             "verification": self.verification.to_json() if self.verification else None,
+            "latency": latency,
+            "health": self.health,
             "findings": [finding.to_json() for finding in self.findings],
-            "error": {
-                "code": self.error.code,
-                "what": self.error.what,
-                "where": self.error.where,
-                "remedy": self.error.remedy,
-            }
-            if self.error
-            else None,
+            "error": self.error.to_json() if self.error else None,
         }

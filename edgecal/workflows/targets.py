@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgecal.core.activations import previous_release
-from edgecal.core.manifest import digest_of
 from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import CommandError, IncompatibleError, InputError
-from edgecal.workflows.device import Device, ModelState, file_of
+from edgecal.workflows.device import Device
 from edgecal.workflows.world import probe_over, utc_text
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgecal.core.manifest import Digest
     from edgecal.core.target import Target, TargetFacts
+    from edgecal.workflows.kept import ModelState
     from edgecal.workflows.world import World
 
 
@@ -35,7 +35,7 @@ def probe_target(target: Target, world: World) -> TargetFacts:
 
 def list_models(target: Target, world: World) -> tuple[ModelState, ...]:
     """Ask a target what it keeps and what is active."""
-    with _device(target, world) as (device, _):
+    with open_device(target, world) as (device, _):
         return device.models()
 
 
@@ -64,8 +64,8 @@ def plan_rollback(
     CommandError
         If its engine is damaged.
     """
-    with _device(target, world) as (device, facts):
-        model = _pick(device.models(), name, target)
+    with open_device(target, world) as (device, facts):
+        model = pick_model(device.models(), name, target)
         if model.current is None:
             raise InputError(
                 f"no release of {model.name} is active",
@@ -96,7 +96,8 @@ def plan_rollback(
                 raise IncompatibleError(
                     f"release {release} was built with TensorRT {built_with}, installed is {now}",
                     where=target.name,
-                    remedy="build it again: push its bundle",
+                    remedy="build it again from what is stored there: edgecal rebuild --target "
+                    f"{target.name} {model.name} --release {release}",
                 )
         folder = device.release_folder(model.name, release)
         found = device.digest(folder, str(engine.get("file")))
@@ -115,9 +116,15 @@ def plan_rollback(
         )
 
 
-def roll_back(target: Target, world: World, plan: RollbackPlan) -> None:
-    """Make the planned release the active one, if nothing else was activated since."""
-    with _device(target, world) as (device, _):
+def roll_back(
+    target: Target, world: World, plan: RollbackPlan, *, break_lock: bool = False
+) -> None:
+    """Make the planned release the active one, if nothing else was activated since.
+
+    A build that runs is no obstacle. With `break_lock` neither is an application that asked that
+    nothing be activated now.
+    """
+    with open_device(target, world, break_lock=break_lock) as (device, _):
         device.activate(
             plan.model,
             plan.to,
@@ -131,20 +138,24 @@ def roll_back(target: Target, world: World, plan: RollbackPlan) -> None:
                 "by": world.owner,
                 "time": utc_text(world.now()),
             },
+            force=break_lock,
         )
 
 
 @contextmanager
-def _device(target: Target, world: World) -> Iterator[tuple[Device, TargetFacts]]:
+def open_device(
+    target: Target, world: World, *, break_lock: bool = False
+) -> Iterator[tuple[Device, TargetFacts]]:
+    """Connect to a target and have edgecal's script there, for as long as the block runs."""
     with closing(world.connect(target)) as transport:
         facts = probe_over(transport, target, world)
-        device = Device(transport, world.scripts, facts.root, target.name)
-        agent = world.scripts.agent.encode()
-        device.install_agent(file_of(agent, digest_of(agent)))
+        device = Device(transport, world.scripts, facts.root, target.name, break_lock=break_lock)
+        device.install_agent()
         yield device, facts
 
 
-def _pick(models: tuple[ModelState, ...], name: str | None, target: Target) -> ModelState:
+def pick_model(models: tuple[ModelState, ...], name: str | None, target: Target) -> ModelState:
+    """Find the model that is meant; it need not be named where there is one."""
     names = [model.name for model in models]
     if name is None and len(models) == 1:
         return models[0]

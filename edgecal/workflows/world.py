@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +52,8 @@ class Limits:
         default_factory=contextlib.nullcontext
     )
     builds: contextlib.AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
+    pace: Callable[[int], object] = lambda _count: None
+    """Hears how many bytes were just sent, and waits where that was too fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,9 @@ class World:
     now: Callable[[], datetime]
     owner: str
     """Who pushes, as the target's record shows it."""
+    sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, to tell how long something took: `now` may jump."""
     limits: Limits = field(default_factory=Limits)
     cancel: CancelToken = field(default_factory=CancelToken)
 

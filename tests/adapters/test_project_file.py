@@ -95,6 +95,29 @@ def test_a_command_in_another_users_file_is_ignored(tmp_path: Path) -> None:
     assert "belongs to another user" in heard[0]
 
 
+@pytest.mark.parametrize("line", ['trt_python = "p"', 'trt_container = "image"'])
+def test_a_place_of_tensorrt_is_a_command_too(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "edgecal.toml"
+    file.write_text(f'[calibrate]\nbackend = "tensorrt"\n{line}\n')
+    file.chmod(0o666)
+    heard: list[str] = []
+    found = read_project(file, warn=heard.append).calibrate
+    assert (found.backend, found.trt_python, found.trt_container) == ("tensorrt", None, None)
+    assert f"'{line.partition(' ')[0]}' is ignored" in heard[0]
+    file.chmod(0o644)
+    found = read_project(file, warn=pytest.fail).calibrate
+    assert (found.trt_python or found.trt_container) in {str(tmp_path / "p"), "image"}
+
+
+def test_all_that_is_ignored_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "edgecal.toml"
+    file.write_text(WITH_EXEC + '[calibrate]\ntrt_container = "image"\n')
+    file.chmod(0o666)
+    heard: list[str] = []
+    read_project(file, warn=heard.append)
+    assert "'exec' and 'trt_container' are ignored" in heard[0]
+
+
 def test_settings_without_commands_count_whoever_wrote_them(tmp_path: Path) -> None:
     file = tmp_path / "edgecal.toml"
     file.write_text('[targets.box]\nhost = "box"\n')

@@ -160,7 +160,7 @@ class TestRefused:
     def test_is_control_flow(self, tmp_path: Path) -> None:
         inner = helper.make_graph([], "inner", [], [tensor("y", ["n", 4])])
         nodes = [*pair("x", "xd"), node("If", "c", "y", then_branch=inner, else_branch=inner)]
-        assert "is a If" in refuse(net(nodes, {"c": np.ones(1, np.bool_)}), tmp_path)
+        assert "(If) is control flow" in refuse(net(nodes, {"c": np.ones(1, np.bool_)}), tmp_path)
 
     @pytest.mark.parametrize(
         "op_type", ["QLinearConv", "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger"]

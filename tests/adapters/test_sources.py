@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LONG_AGO = 1_500_000_000
 SAMPLES = 16
+OF_BUNDLE = 24
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,29 @@ def test_a_changed_picture_is_seen_and_one_that_was_only_touched_is_not(place: P
     assert place.data_rules() == ["stale-data"]
 
 
-def test_a_picture_less_or_one_between_is_seen_and_one_at_the_end_is_a_note(place: Place) -> None:
-    first, *_, last = sorted(place.pictures.iterdir())
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    ("limit", "rules"),
+    [
+        (0, ["stale-data"]),
+        (OF_BUNDLE + 1, ["stale-data"]),
+        (OF_BUNDLE, []),
+        (None, ["source-not-checked"]),
+    ],
+    ids=["all", "more", "cut", "not told"],
+)
+def test_a_picture_more_at_the_end_counts_where_it_would_have_been_used(
+    place: Place, limit: int | None, rules: list[str], *, deep: bool
+) -> None:
+    *_, last = sorted(place.pictures.iterdir())
     shutil.copy2(last, place.pictures / "99999.png")
-    assert place.data_rules() == ["source-not-checked"]
-    (place.pictures / "99999.png").unlink()
+    record = replace(place.manifest.data, limit=limit)
+    wanting = replace(place, manifest=replace(place.manifest, data=record))
+    assert wanting.data_rules(deep=deep) == rules
+
+
+def test_a_picture_less_or_one_between_is_seen(place: Place) -> None:
+    first, *_, last = sorted(place.pictures.iterdir())
     shutil.copy2(last, place.pictures / f"{first.stem}a.png")
     assert place.data_rules() == ["stale-data"]
     (place.pictures / f"{first.stem}a.png").unlink()

@@ -17,15 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pytest
 
-from edgecal.adapters import trt_backend
 from edgecal.adapters.tables import load_platforms
-from edgecal.adapters.trt_backend import (
-    InContainer,
-    OtherPython,
-    TensorRTCalibration,
-    TimeLimits,
-    calibrate_with_tensorrt,
-)
+from edgecal.adapters.trt_backend import TimeLimits, calibrate_with_tensorrt
+from edgecal.adapters.trt_places import InContainer, OtherPython
+from edgecal.adapters.trt_process import Worker
 from edgecal.core.hosts import GpuFact, HostFacts
 from edgecal.core.trt_job import CalibratorOptions
 from edgecal.core.versions import parse_tensorrt
@@ -41,6 +36,8 @@ from edgecal.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from edgecal.ports import TensorRTCalibration
 
 FAKES: Final = Path(__file__).resolve().parent.parent / "fake_tensorrt"
 A10: Final = HostFacts(
@@ -271,7 +268,7 @@ EARLY: Final = {
 def test_what_is_no_worker_of_ours_ends_as_one_clear_error(
     bench: Bench, body: str, words: str
 ) -> None:
-    bench.patch.setattr(trt_backend._Worker._wait, "__defaults__", (0.5,))
+    bench.patch.setattr(Worker._wait, "__defaults__", (0.5,))
     stranger = program(bench.folder / "python", body)
     with pytest.raises(BackendError) as caught:
         bench.calibrate(place=OtherPython(stranger))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,40 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 )
 def test_of_several_targets_the_worst_exit_code_wins(codes: list[int], expected: int) -> None:
     assert max_exit_code(codes) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_what_is_told_to_end_lets_go_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    code: int,
+) -> None:
+    let_go = []
+
+    def wait() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            let_go.append(number)
+            raise
+
+    monkeypatch.setattr(wiring, "world", wait)
+    assert run("probe", "--target", "xavier", "--json") == code
+    heard = capsys.readouterr()
+    assert json.loads(heard.out)["exit_code"] == code
+    assert "nothing half-done" in heard.err
+    assert let_go == [number]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_process_that_is_not_to_hear_sigterm_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, ConnectError("no route", where="xavier", remedy="plug it in"))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert run("probe", "--target", "xavier") == 4
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -16,6 +16,7 @@ from edgecal.cli.app import main
 from edgecal.core.compat import CACHE_RULES, RULES
 from edgecal.core.freshness import FRESHNESS_RULES
 from edgecal.core.manifest import CACHE_FILE
+from edgecal.core.precision import PRECISION_FILE, Precision, serialize_precision
 from tests.bundles import make_bundles
 
 if TYPE_CHECKING:
@@ -164,6 +165,38 @@ def test_build_options_are_judged(desk: Desk, words: tuple[str, ...], rule: str)
     assert rule in answer.rules()
 
 
+def test_an_fp16_build_is_not_judged_by_what_is_wrong_with_the_cache(desk: Desk) -> None:
+    bundle = desk.with_header("TRT-8502-EntropyCalibration")
+    device = ("--device", "tx2", "--tensorrt", "8.5.2", "--json")
+    in_int8 = desk.check(bundle, *device)
+    assert "int8-unsupported" in in_int8.rules("error")
+    assert "cache-not-portable" in in_int8.rules()
+    in_fp16 = desk.check(bundle, *device, "--precision", "fp16")
+    assert "int8-unsupported" not in in_fp16.rules()
+    assert "cache-not-portable" not in in_fp16.rules()
+
+
+def test_what_the_builder_at_hand_would_refuse_is_said_before_a_push(desk: Desk) -> None:
+    target = ("--device", "agx-xavier", "--tensorrt", "8.5.2", "--json")
+    bundle = read_bundle(desk.folder / "net-8.5.edgecal")
+    layers = serialize_precision(Precision(fp16_layers=("conv,1",)))
+    contents: dict[str, bytes | Path] = {
+        one: (bundle.path / one).read_bytes() for one in bundle.manifest.files
+    }
+    write_bundle(bundle.path, bundle.manifest, {**contents, PRECISION_FILE: layers})
+    answer = desk.check("net-8.5.edgecal", *target, "--builder", "trtexec")
+    assert answer.code == 3
+    assert "builder-unsupported" in answer.rules("error")
+    assert "conv,1" in answer.out
+
+
+def test_each_target_is_judged_for_the_build_that_the_inventory_says(desk: Desk) -> None:
+    (desk.folder / "edgecal.toml").write_text('[push]\nprecision = "fp16"\n')
+    device = ("net-8.5.edgecal", "--device", "tx2", "--tensorrt", "8.5.2", "--json")
+    assert "int8-unsupported" not in desk.check(*device).rules()
+    assert "int8-unsupported" in desk.check(*device, "--precision", "int8").rules()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -271,10 +304,15 @@ def test_following_the_remedy_gives_tensorrt_11_a_network_with_the_scales(desk: 
         "net-10.3.edgecal", "--device", "agx-thor-t5000", "--tensorrt", "11.4.1", "--json"
     )
     assert refused.rules("error") == {"implicit-int8-removed"}
-    (words,) = commands(refused.remedy("implicit-int8-removed"))
-    assert desk.run(*words).code == 0
-    made = (desk.folder / words[-1]).read_bytes()
+    derived, converted = commands(refused.remedy("implicit-int8-removed"))
+    for words in (derived, converted):
+        done = desk.run(*words)
+        assert done.code == 0, done.err
+    made = (desk.folder / converted[-1]).read_bytes()
     assert b"QuantizeLinear" in made
+    assert (desk.folder / derived[-1] / "model.qdq.onnx").read_bytes() == made
+    fits = desk.check(derived[-1], "--device", "agx-thor-t5000", "--tensorrt", "11.4.1", "--json")
+    assert fits.code == 0, fits.err
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,27 @@ def test_a_gpu_host_is_told_what_to_install_and_where_it_ends(
     assert "  python3 -m pip install tensorrt==10.3.0" in shown
     assert "nvcr.io/nvidia/tensorrt:23.01-py3   (not confirmed: " in shown
     assert "tensorrt==8.5" not in shown
+    assert "--tensorrt 8.6 --backend tensorrt -o NAME-8.6.edgecal" in shown
+    assert "--tensorrt 10.3 --trt-python python3 -o NAME-10.3.edgecal" in shown
+    assert "--tensorrt 8.5 --trt-container nvcr.io/nvidia/tensorrt:23.01-py3 -o" in shown
+    assert "--tensorrt 10.13 --" not in shown
+
+
+def test_every_command_that_is_told_is_one_that_edgecal_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on(monkeypatch, replace(V100, tensorrt_package="8.6.1", tensorrt_library="8.5.2"))
+    assert run("doctor", "--json") == 0
+    native = json.loads(capsys.readouterr().out)["native"]
+    commands = [command for way in native for command in way["commands"]]
+    assert any("--trt-python PYTHON" in one for one in commands)  # a library is no Python package
+    for command in commands:
+        program, *words = command.split()
+        assert program == "edgecal"
+        assert run(*words) == 2
+        said = capsys.readouterr().err
+        assert "MODEL.onnx" in said  # which is not there: the options were understood
+        assert "No such option" not in said
 
 
 def test_the_inventory_is_named_with_what_it_last_said(

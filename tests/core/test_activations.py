@@ -51,3 +51,16 @@ def test_a_line_is_read_and_half_a_line_is_nothing() -> None:
     )
     for cut in range(len(line)):
         assert parse_activation(line[:cut]) is None
+
+
+def test_a_confirmation_is_no_activation_and_a_deactivation_leaves_nothing_behind() -> None:
+    def line(action: str, release: str) -> Activation:
+        return Activation(action=action, release=release, time="", by="", target_time_s=0)
+
+    confirmed = [line("activate", "a"), line("activate", "b"), line("confirm", "b")]
+    assert previous_release(confirmed, "b") == "a"
+    taken_back = [line("activate", "a"), line("deactivate", "")]
+    assert previous_release(taken_back, None) is None
+    assert previous_release([*taken_back, line("activate", "b")], "b") is None
+    # the power failed between the record and the removal
+    assert previous_release([*confirmed, line("deactivate", "")], "b") == "a"

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgecal.core.amax import ALGORITHMS, amax_of, kl_cut, squared_errors
-from edgecal.core.histogram import BINS, Counts, Histogram, collect, start_histogram
+from edgecal.core.histogram import BINS, Histogram, collect, start_histogram
 from edgecal.core.quant import STEPS, scale_of
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from edgecal.core.sweep import Counts
 
 RANDOM = np.random.default_rng(7)
 SHAPES: dict[str, Callable[[], npt.NDArray[np.float64]]] = {
@@ -254,4 +256,4 @@ def test_zeros_and_nothing_have_no_amax(algorithm: str) -> None:
 def test_an_unknown_algorithm_is_named_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="'magic'") as caught:
         amax_of(histogram_of([1.0]), "magic")
-    assert "entropy2, minmax, percentile, mse, entropy" in caught.value.remedy
+    assert "entropy2, minmax, percentile, mean-percentile, mse, entropy" in caught.value.remedy

@@ -161,7 +161,7 @@ def test_the_remedy_after_an_upgrade_pushes_what_fits_or_says_what_to_make() -> 
     (found,) = drifts(newer, BUNDLE, fit=False)
     assert "--tensorrt 10.3 -o net-10.3.edgecal, then edgecal push" in found.remedy
     (found,) = drifts(state("bench", "11.0.0", release()))
-    assert "cache convert BUNDLE --to qdq" in found.remedy
+    assert "calibrate --from BUNDLE --tensorrt 11.0" in found.remedy
 
 
 def test_a_pip_wheel_beside_the_system_library_is_no_drift() -> None:

@@ -106,6 +106,12 @@ def test_the_reference_builder_is_judged_by_no_version_and_says_what_it_is() -> 
     assert rules(pairing(builder=REFERENCE), Severity.WARNING) == {"reference-builder"}
 
 
+def test_the_reference_builder_makes_int8_networks_and_nothing_else() -> None:
+    pair = pairing(module=None, builder=REFERENCE)
+    fp16 = replace(pair, options=replace(pair.options, precision="fp16"))
+    assert rules(fp16) == {"builder-unsupported"}
+
+
 def test_tensorrt_11_takes_no_cache() -> None:
     assert "implicit-int8-removed" in rules(pairing(builder=trtexec("11.4.1")))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -128,7 +129,29 @@ def test_the_same_data_is_no_finding(digest: Digest | None) -> None:
     assert not list(judge_data(MANIFEST, found))
 
 
-def test_data_that_grew_at_its_end_is_a_note_since_samples_may_have_been_chosen() -> None:
+@pytest.mark.parametrize("limit", [0, 4, 5, 100])
+def test_data_that_grew_at_its_end_is_another_if_all_of_it_was_wanted(limit: int) -> None:
+    wanting = replace(MANIFEST, data=replace(MANIFEST.data, limit=limit))
+    (finding,) = judge_data(wanting, FoundData(source="pictures", samples=5, digest=DATA))
+    assert (finding.rule, finding.severity) == ("stale-data", Severity.ERROR)
+    assert "it grew to 5 samples from the 3 of the manifest" in finding.message
+    assert ("--samples" in finding.remedy) == bool(limit)
+
+
+@pytest.mark.parametrize("samples", [3, 5])
+def test_data_that_samples_cut_may_grow(samples: int) -> None:
+    cut = replace(MANIFEST, data=replace(MANIFEST.data, limit=3))
+    assert not list(judge_data(cut, FoundData(source="pictures", samples=samples, digest=DATA)))
+
+
+def test_data_that_samples_cut_is_another_if_its_first_ones_are() -> None:
+    cut = replace(MANIFEST, data=replace(MANIFEST.data, limit=3))
+    (finding,) = judge_data(cut, FoundData(source="pictures", samples=5, digest=OTHER))
+    assert finding.rule == "stale-data"
+    assert "--data pictures --samples 3 --tensorrt" in finding.remedy
+
+
+def test_data_that_grew_is_a_note_where_an_older_manifest_does_not_tell_what_was_wanted() -> None:
     found = FoundData(source="pictures", kind="images", samples=5, digest=DATA)
     (finding,) = judge_data(MANIFEST, found)
     assert (finding.rule, finding.severity) == ("source-not-checked", Severity.NOTE)

@@ -14,7 +14,6 @@ from edgecal.core.histogram import (
     Clamp,
     Histogram,
     Tally,
-    Values,
     collect,
     merge_histograms,
     start_histogram,
@@ -25,6 +24,8 @@ from tests.strategies import activation_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from edgecal.core.sweep import Values
 
 
 def collected(*batches: Values) -> Histogram:

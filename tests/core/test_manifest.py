@@ -11,6 +11,7 @@ from edgecal.core.manifest import (
     CalibrationRecord,
     CoverageRecord,
     DataRecord,
+    ExplicitRecord,
     FileRecord,
     GoldenRecord,
     Manifest,
@@ -85,6 +86,54 @@ def test_a_manifest_survives_the_round_trip() -> None:
     assert "ü.jpg" in data.decode()
 
 
+EXPLICIT = replace(
+    MANIFEST,
+    form="qdq",
+    tensorrt=parse_tensorrt("11.0.0"),
+    explicit=ExplicitRecord(
+        minimum_tensorrt=parse_tensorrt("10.0.0"), fp16=True, activations=3, weights=2
+    ),
+)
+
+
+def break_explicit(document: dict[str, Any]) -> None:
+    del document["explicit"]
+
+
+def break_minimum(document: dict[str, Any]) -> None:
+    document["explicit"]["minimum_tensorrt"] = "soon"
+
+
+def break_typing(document: dict[str, Any]) -> None:
+    document["explicit"]["fp16"] = "yes"
+
+
+def break_count(document: dict[str, Any]) -> None:
+    document["explicit"]["weights"] = None
+
+
+@pytest.mark.parametrize("change", [break_explicit, break_minimum, break_typing, break_count])
+def test_a_manifest_of_form_qdq_that_lacks_its_own_is_refused(
+    change: Callable[[dict[str, Any]], None],
+) -> None:
+    document = json.loads(serialize_manifest(EXPLICIT))
+    change(document)
+    with pytest.raises(BundleError, match="does not hold what it should"):
+        parse_manifest(json.dumps(document).encode(), source="m")
+
+
+def test_a_manifest_of_form_qdq_names_its_first_tensorrt_and_a_cache_s_none() -> None:
+    data = serialize_manifest(EXPLICIT)
+    assert parse_manifest(data, source="m") == EXPLICIT
+    assert json.loads(data)["explicit"] == {
+        "minimum_tensorrt": "10.0.0",
+        "fp16": True,
+        "activations": 3,
+        "weights": 2,
+    }
+    assert "explicit" not in json.loads(serialize_manifest(MANIFEST))
+
+
 def break_schema(document: dict[str, Any]) -> None:
     document["schema"] = "edgecal.bundle/9"
 
@@ -113,15 +162,43 @@ def break_type(document: dict[str, Any]) -> None:
     document["counter"] = "seven"
 
 
+def break_shape(document: dict[str, Any]) -> None:
+    document["model"]["settled"] = {"image": ["1", 3]}
+
+
 @pytest.mark.parametrize(
     "spoil",
-    [break_schema, break_digest, break_out, break_absolute, break_form, break_key, break_type],
+    [
+        break_shape,
+        break_schema,
+        break_digest,
+        break_out,
+        break_absolute,
+        break_form,
+        break_key,
+        break_type,
+    ],
 )
 def test_a_manifest_that_says_something_else_is_refused(
     spoil: Callable[[dict[str, Any]], None],
 ) -> None:
     document = json.loads(serialize_manifest(MANIFEST))
     spoil(document)
+    with pytest.raises(BundleError):
+        parse_manifest(json.dumps(document).encode(), source="m")
+
+
+@pytest.mark.parametrize("limit", [0, 500])
+def test_how_many_samples_were_wanted_survives_the_round_trip(limit: int) -> None:
+    written = replace(MANIFEST, data=replace(MANIFEST.data, limit=limit))
+    assert parse_manifest(serialize_manifest(written), source="m") == written
+    assert "limit" not in json.loads(serialize_manifest(MANIFEST))["data"]
+
+
+@pytest.mark.parametrize("limit", [-1, "all", True, None, 1.5])
+def test_a_number_of_samples_that_is_none_is_refused(limit: object) -> None:
+    document = json.loads(serialize_manifest(MANIFEST))
+    document["data"]["limit"] = limit
     with pytest.raises(BundleError):
         parse_manifest(json.dumps(document).encode(), source="m")
 

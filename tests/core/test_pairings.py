@@ -27,10 +27,11 @@ from edgecal.core.compat import (
     suspicious_scales,
 )
 from edgecal.core.document import read_document
+from edgecal.core.explicit import minimum_tensorrt
 from edgecal.core.freshness import FRESHNESS_RULES
-from edgecal.core.manifest import CoverageRecord
+from edgecal.core.manifest import CoverageRecord, ExplicitRecord
 from edgecal.core.rules.explanation import explain_rule
-from edgecal.core.target import BuilderFact, Target, TargetFacts
+from edgecal.core.target import BuilderFact, SigningFacts, Target, TargetFacts
 from edgecal.core.versions import parse_tensorrt
 
 PLATFORMS = load_platforms()
@@ -48,6 +49,18 @@ def words(text: str) -> dict[str, str]:
 
 def cache_of(row: Row) -> CacheFacts:
     more = words(row["more"])
+    if row["header"].startswith("qdq"):
+        fp16 = row["header"].endswith("fp16")
+        return CacheFacts(
+            bundle="net",
+            tensorrt=parse_tensorrt(row["bundle"]),
+            header=None,
+            header_text="",
+            inputs=("image",),
+            explicit=ExplicitRecord(
+                minimum_tensorrt=minimum_tensorrt(fp16=fp16), fp16=fp16, activations=2, weights=2
+            ),
+        )
     scales = {"nan": "7fc00000", "inf": "7f800000", "0": "0"}
     body = f"x: 3c010a14\ny: {scales.get(more.get('scale', ''), '3c010a14')}\n"
     document = read_document(f"{row['header']}\n{body}".encode(), source="golden")
@@ -111,17 +124,27 @@ def pairing_of(row: Row) -> Pairing:
         disk_free_bytes=mebibytes(free),
         memory_available_bytes=mebibytes(available),
         missing_tools=tuple(filter(None, [more.get("lacks")])),
+        signing=SigningFacts(
+            present=True,
+            openssl=True,
+            required="requires" in more,
+            name="cam7",
+            keys=("sha256:00",) if "keys" in more else (),
+            writable=("/etc/edgecal/keys",) if "keys" in more.get("writes", "") else (),
+        ),
     )
     target = Target(name="target", host="target", builder=options.get("builder"))
     tensorrt = parse_tensorrt(row["bundle"])
     wrote = row["wrote"].removeprefix("tensorrt").strip()
+    cache = cache_of(row)
+    minimum = cache.explicit.minimum_tensorrt if cache.explicit else None
     return Pairing(
         bundle="net",
         bundle_tensorrt=tensorrt,
         target=target,
         facts=facts,
         module=module,
-        builder=choose_builder(facts, asked=target.builder, tensorrt=tensorrt),
+        builder=choose_builder(facts, asked=target.builder, tensorrt=tensorrt, minimum=minimum),
         options=BuildOptions(
             dla_core=int(options["dla"]) if "dla" in options else None,
             gpu_fallback="no-gpu-fallback" not in options,
@@ -130,11 +153,13 @@ def pairing_of(row: Row) -> Pairing:
         needed_bytes=mebibytes(needed),
         restamped_from=parse_tensorrt(wrote) if wrote[:1].isdigit() else None,
         accept_restamped="accept-restamped" in options,
-        cache=cache_of(row),
+        cache=cache,
         release=release,
         model_bytes=mebibytes(model),
         host=host[0] if host else None,
         platforms=PLATFORMS,
+        signed="signed" in more or "signed-for" in more,
+        signed_for=(more["signed-for"],) if "signed-for" in more else None,
     )
 
 
@@ -203,10 +228,17 @@ def test_every_edgecal_command_of_a_remedy_is_one_that_the_parser_accepts() -> N
 def test_the_ways_out_of_a_minmax_cache_and_of_tensorrt_11_are_named() -> None:
     by_name = {row["what"]: row for row in ROWS}
     for what, rule, named in (
-        ("MinMax for trtexec", "trtexec-reads-entropy2", ("cache restamp", "IInt8MinMaxCal")),
-        ("10.16 on 11.4", "implicit-int8-removed", ("cache convert", "--to qdq", "--fp16")),
+        (
+            "MinMax for trtexec",
+            "trtexec-reads-entropy2",
+            ("cache restamp", "the tensorrt builder", "python3-libnvinfer"),
+        ),
+        ("10.16 on 11.4", "implicit-int8-removed", ("calibrate --from", "--to qdq", "--fp16")),
+        ("Q/DQ pairs for a DLA of TensorRT 8", "dla-takes-caches", ("--from", "--tensorrt 8.5 ")),
+        ("Q/DQ pairs in FP16 on 8.5", "tensorrt-version", ("--from", "--tensorrt 8.5 ")),
+        ("--no-fp16 for a network in FP16", "types-in-network", ("--tensorrt 11.0 ", "--no-fp16")),
         ("8.5.2 on 8.6.1", "tensorrt-version", ("--tensorrt 8.6 ", "net-8.6.edgecal")),
-        ("TX2 although 6.2 is above 6.1", "int8-unsupported", ("--fp16",)),
+        ("TX2 although 6.2 is above 6.1", "int8-unsupported", ("--precision fp16",)),
         ("V100 for JetPack 7", "host-gpu-window", ("tensorrt:25.10-py3", "A100")),
         ("Blackwell for JetPack 6", "host-gpu-window", ("tensorrt:24.08-py3", "T4")),
     ):

@@ -24,7 +24,7 @@ def test_paths_mean_the_folder_of_the_file() -> None:
             "verify": {"margin": 0.01},
             "targets": {
                 "xavier": {"host": "xavier.local", "known_hosts": "~/hosts"},
-                "orin": {"exec": ["docker", "exec", "-i", "app"]},
+                "orin": {"exec": ["docker", "exec", "-i", "app"], "require_signature": True},
             },
         },
         source="/project/edgecal.toml",
@@ -40,6 +40,8 @@ def test_paths_mean_the_folder_of_the_file() -> None:
     assert project.targets["orin"].host == "orin"
     assert project.targets["orin"].exec == ("docker", "exec", "-i", "app")
     assert project.targets["xavier"].exec == ()
+    assert project.targets["orin"].require_signature
+    assert not project.targets["xavier"].require_signature
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,13 @@ def test_paths_mean_the_folder_of_the_file() -> None:
         ({"calibrate": []}, "calibrate"),
         ({"calibrate": {"tensorrt": 10.10}}, "quotes"),
         ({"push": {"fp16": "no"}}, "fp16"),
+        ({"push": {"precision": "int4"}}, "int8, fp16"),
+        ({"push": {"precision": 8}}, "int8, fp16"),
+        ({"push": {"layout": "triton"}}, "plain, deepstream"),
+        ({"push": {"workspace_mib": 0}}, "workspace_mib"),
+        ({"push": {"build_timeout_minutes": "2h"}}, "build_timeout_minutes"),
+        ({"push": {"profile": "x"}}, "profile"),
+        ({"targets": {"x": {"precision": []}}}, "precision"),
         ({"targets": {"x": 1}}, "table"),
         ({"targets": {"x": {"port": "22"}}}, "port"),
         ({"preprocess": {"color": "cmyk"}}, "color"),
@@ -110,6 +119,9 @@ def test_nothing_wanted_shows_the_jetpacks() -> None:
         wanted_versions(PLATFORMS)
 
 
-def test_tensorrt_11_is_refused() -> None:
-    with pytest.raises(InputError, match="no calibration caches"):
+def test_tensorrt_11_is_refused_where_a_cache_is_wanted_and_else_taken() -> None:
+    with pytest.raises(InputError, match="no calibration caches") as caught:
         wanted_versions(PLATFORMS, tensorrt=["11.4"])
+    assert "edgecal calibrate --tensorrt 11.4" in caught.value.remedy
+    both = wanted_versions(PLATFORMS, tensorrt=["8.5", "11.0.0"], explicit=True)
+    assert [one.major_minor for one in both] == ["8.5", "11.0"]

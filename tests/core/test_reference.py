@@ -23,6 +23,15 @@ def test_an_account_of_other_entries_is_of_another_cache(entries: tuple[str, ...
     assert read_log([LINE], entries=entries).proof is Proof.REFUTED
 
 
+def test_a_network_that_came_with_its_pairs_used_no_cache() -> None:
+    account = {"quantized": 3, "used": [], "missing": [], "unused": [], "explicit": True}
+    line = RESULT_PREFIX + json.dumps(account)
+    result = read_log([line], entries=())
+    assert result.proof is Proof.NOT_APPLICABLE
+    assert result.precisions == {"Int8": 3}
+    assert read_log([line], entries=ENTRIES).proof is Proof.REFUTED
+
+
 def test_no_account_and_any_part_of_one_prove_nothing() -> None:
     assert read_log([], entries=ENTRIES).proof is Proof.UNPROVEN
     for cut in range(len(LINE)):

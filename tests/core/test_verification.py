@@ -18,9 +18,13 @@ def turned(degrees: float) -> Scores:
     return np.asarray(WANT @ np.asarray([[cos, sin], [-sin, cos]]), np.float32)
 
 
-def verify(have: Scores, *, simulated: Scores = WANT, dla: bool = False) -> Verification:
+def verify(
+    have: Scores, *, simulated: Scores = WANT, dla: bool = False, int8: bool = True
+) -> Verification:
     run = GoldenRun(inputs={"x": WANT}, fp32={"y": WANT}, int8={"y": simulated})
-    return verify_outputs([run], [{"y": have}], batch=2, thresholds=Thresholds(), dla=dla)
+    return verify_outputs(
+        [run], [{"y": have}], batch=2, thresholds=Thresholds(), dla=dla, int8=int8
+    )
 
 
 @pytest.mark.parametrize(("degrees", "passed"), [(0, True), (13, True), (16, False), (90, False)])
@@ -32,6 +36,28 @@ def test_what_the_simulation_loses_already_is_not_held_against_the_engine() -> N
     assert not verify(turned(30)).passed
     assert verify(turned(30), simulated=turned(30)).passed
     assert not verify(turned(40), simulated=turned(30)).passed
+
+
+def test_an_fp16_engine_has_no_simulation_to_excuse_it() -> None:
+    assert not verify(turned(30), simulated=turned(30), int8=False).passed
+    assert verify(turned(13), simulated=turned(30), int8=False).passed
+
+
+def test_the_largest_error_is_told_in_the_outputs_own_units() -> None:
+    assert verify(WANT + np.float32(0.25)).outputs[0].max_error == 0.25
+    assert verify(WANT).to_json()["outputs"] == [
+        {
+            "name": "y",
+            "cosine_min": 1.0,
+            "threshold": pytest.approx(0.97),
+            "max_error": 0.0,
+            "top1_agreement": 1.0,
+            "passed": True,
+        }
+    ]
+    # JSON has no such numbers
+    assert verify(np.full((2, 2), np.inf, np.float32)).outputs[0].max_error is None
+    assert verify(np.zeros((2, 3), np.float32)).outputs[0].max_error is None
 
 
 def test_a_dla_may_be_a_little_further_off() -> None:

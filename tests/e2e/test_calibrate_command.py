@@ -611,7 +611,12 @@ class TestARefusal:
             (("net.onnx",), "--data is missing", "calibrate"),
             (("net.onnx", "--data", "data.npy"), "-o is missing", "calibrate"),
             ((*GOOD, "--tensorrt", "nine"), "expected a TensorRT version", "TensorRT version"),
-            ((*GOOD, "--tensorrt", "11.0"), "takes no calibration caches", "--tensorrt"),
+            ((*GOOD, "--tensorrt", "10.3", "--no-fp16"), "no bundle of form 'qdq'", "--no-fp16"),
+            (
+                (*GOOD, "--tensorrt", "11.0", "--backend", "tensorrt"),
+                "TensorRT 11.0 has no calibrators",
+                "--backend",
+            ),
             ((*GOOD, "--jetpack", "5.9"), "JetPack '5.9'", "--jetpack"),
         ],
     )
@@ -752,7 +757,8 @@ class TestAnInterrupt:
         assert answer.code == 130
         assert answer.out == ""
         assert "interrupted" in answer.err
-        assert desk.bundles() == (["net.edgecal"] if had else [])
+        kept = ["net.edgecal.checkpoint"]
+        assert desk.bundles() == (["net.edgecal", *kept] if had else kept)
         if had:
             assert desk.manifest() == before
 

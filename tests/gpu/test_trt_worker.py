@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from edgecal.adapters.bundle import read_bundle
 from edgecal.adapters.host import read_host
 from edgecal.adapters.tables import load_platforms
-from edgecal.adapters.trt_backend import OtherPython, TensorRTCalibration, calibrate_with_tensorrt
+from edgecal.adapters.trt_backend import calibrate_with_tensorrt
+from edgecal.adapters.trt_places import OtherPython
+from edgecal.cli import app
 from edgecal.core.document import read_document
 from edgecal.core.trt_job import CalibratorOptions
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgecal.core.hosts import HostFacts
+    from edgecal.ports import TensorRTCalibration
 
 pytestmark = pytest.mark.gpu
 
@@ -109,3 +113,20 @@ def test_the_table_is_complete_before_the_engine_is_built(
 
 def test_the_same_data_give_the_same_table(run: Callable[..., TensorRTCalibration]) -> None:
     assert run().cache == run().cache
+
+
+def test_the_command_makes_a_bundle_of_tensorrt_s_own_table(
+    version: TensorRTVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(conv_net(), tmp_path / "net.onnx")
+    draw = np.random.default_rng(1)
+    np.save(tmp_path / "data.npy", draw.normal(size=(40, 3, 8, 8)).astype(np.float32))
+    monkeypatch.chdir(tmp_path)
+    words = ("net.onnx", "--data", "data.npy", "--tensorrt", version.major_minor)
+    with pytest.raises(SystemExit) as end:
+        app.main(["calibrate", *words, "--trt-python", str(PYTHON), "-o", "net.edgecal"])
+    assert end.value.code in {0, None}
+    manifest = read_bundle(tmp_path / "net.edgecal").manifest
+    assert manifest.written_by_tensorrt
+    assert manifest.tensorrt.major_minor == version.major_minor
+    assert (manifest.quality.outputs["scores"]["cosine_min"] or 0) > 0.9

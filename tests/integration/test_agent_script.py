@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from edgecal.adapters.scripts import AGENT_PARTS, load_scripts
+
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("setsid") is None,
     reason="needs Linux and setsid, as a target has them",
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 SCRIPTS = Path(__file__).parents[2] / "edgecal" / "target_scripts"
 RECEIVE = (SCRIPTS / "receive.sh").read_text(encoding="utf-8")
-AGENT = (SCRIPTS / "agent.sh").read_bytes()
+AGENT = load_scripts().agent.encode()
 NAME = "resnet50.v1_a-b"
 RELEASE = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -32,6 +34,10 @@ ENGINE = b"engine of "
 BUILD = b'{"builder": "trtexec"}\n'
 RECORD = '{"by": "o\'hara \\"x\\" $(id)"}'
 UNCHANGED: Mapping[str, str] = {}
+BUSY = (
+    r"busy lock=(?P<lock>\S+) pid=\d+ start=\d+ work=(?P<work>\S+) age=(?P<age>\d+) "
+    r"release=(?P<release>\S+) owner=(?P<owner>.*)\n"
+)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -102,8 +108,18 @@ class Target:
         arguments = ["edgecal", str(self.root), digest, str(offset), str(size)]
         return begin([*self.shell, "-c", RECEIVE, *arguments], self.environment)
 
-    def start(self, *argv: str, release: str = RELEASE, links: Sequence[str] = ()) -> Answer:
-        return self.call("start", NAME, release, "ann @ host", str(len(links)), *links, *argv)
+    def start(
+        self,
+        *argv: str,
+        release: str = RELEASE,
+        links: Sequence[str] = (),
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+        seconds: int = 0,
+    ) -> Answer:
+        numbers = map(str, (seconds, len(links), len(before), len(after)))
+        words = (*numbers, *links, *before, *after, *argv)
+        return self.call("start", NAME, release, "ann @ host", *words)
 
     def wait(self, release: str = RELEASE, offset: int = 0, seconds: int = 10) -> tuple[str, bytes]:
         answer = self.call("wait", NAME, release, str(offset), str(seconds))
@@ -135,7 +151,7 @@ class Target:
 
     def activate(self, release: str, expected: str = "") -> Answer:
         digest = sha256(ENGINE + release.encode())
-        arguments = (NAME, release, expected, "model.engine", digest, RECORD)
+        arguments = (NAME, release, expected, "model.engine", digest, RECORD, "")
         return self.call("activate", *arguments)
 
     def current(self) -> str:
@@ -423,11 +439,21 @@ def test_a_name_that_is_no_model_name_is_refused(target: Target, name: str) -> N
 @pytest.mark.parametrize("name", ["...", "-rf", "a..b", "x" * 64])
 def test_an_odd_model_name_goes_all_the_way(target: Target, name: str) -> None:
     target.receive(b"blob")
-    arguments = ("1", f"-in=it={sha256(b'blob')}", "cp", "--", "-in=it", "model.engine")
+    arguments = (
+        "0",
+        "1",
+        "0",
+        "0",
+        f"-in=it={sha256(b'blob')}",
+        "cp",
+        "--",
+        "-in=it",
+        "model.engine",
+    )
     assert target.call("start", name, RELEASE, "ann", *arguments).text == "started\n"
     assert target.call("wait", name, RELEASE, "0", "10").text.startswith("job=done status=0 ")
     assert target.call("install", name, RELEASE, sha256(BUILD), stdin=BUILD).code == 0
-    activation = (name, RELEASE, "", "model.engine", sha256(b"blob"), RECORD)
+    activation = (name, RELEASE, "", "model.engine", sha256(b"blob"), RECORD, "")
     assert target.call("activate", *activation).text == f"active {RELEASE}\n"
     assert (target.root / "models" / name / "current" / "model.engine").read_bytes() == b"blob"
     assert f"model={name}\ncurrent={RELEASE}\n" in target.call("models").text
@@ -479,20 +505,32 @@ def test_a_link_that_leaves_the_job_or_hides_its_files_is_refused(
         ("have", "0" * 63),
         ("state", NAME),
         ("models", NAME),
-        ("start", NAME, RELEASE, "ann", "0"),
-        ("start", NAME, RELEASE, "ann", "1", "true"),
-        ("start", NAME, RELEASE, "ann", "-1", "true"),
-        ("start", NAME, RELEASE, "ann\nbob", "0", "true"),
-        ("start", NAME, RELEASE, "", "0", "true"),
-        ("start", NAME, RELEASE, "ann", "1", "a=0", "true"),
+        ("start", NAME, RELEASE, "ann", "0", "0", "0", "0"),
+        ("start", NAME, RELEASE, "ann", "0", "1", "0", "0", "true"),
+        ("start", NAME, RELEASE, "ann", "0", "0", "1", "0", "true"),
+        ("start", NAME, RELEASE, "ann", "0", "-1", "0", "0", "true"),
+        ("start", NAME, RELEASE, "ann\nbob", "0", "0", "0", "0", "true"),
+        ("start", NAME, RELEASE, "", "0", "0", "0", "0", "true"),
+        ("start", NAME, RELEASE, "ann", "0", "1", "0", "0", "a=0", "true"),
+        ("want", NAME, RELEASE),
+        ("want", NAME, RELEASE, "ann", "0"),
+        ("prune", "plan"),
+        ("prune", "erase", ""),
+        ("prune", "plan", "", "releases", NAME, ""),
+        ("prune", "plan", "", "current", NAME, "", RELEASE),
+        ("break", NAME, "current", "1", "1"),
+        ("break", NAME, "lock", "1", "-1"),
+        ("trial_state", NAME, RELEASE, "31"),
+        ("confirm", NAME, RELEASE, "a\nb"),
         ("wait", NAME, RELEASE, "0", "31"),
         ("wait", NAME, RELEASE, "x", "1"),
         ("wait", NAME, RELEASE, "08", "1"),
         ("install", NAME, RELEASE, "0"),
-        ("activate", NAME, RELEASE, "x", "model.engine", "0" * 64, RECORD),
-        ("activate", NAME, RELEASE, "", "a/b", "0" * 64, RECORD),
-        ("activate", NAME, RELEASE, "", "model.engine", "0" * 63, RECORD),
-        ("activate", NAME, RELEASE, "", "model.engine", "0" * 64, RECORD + "\n" + RECORD),
+        ("activate", NAME, RELEASE, "x", "model.engine", "0" * 64, RECORD, ""),
+        ("activate", NAME, RELEASE, "", "a/b", "0" * 64, RECORD, ""),
+        ("activate", NAME, RELEASE, "", "model.engine", "0" * 63, RECORD, ""),
+        ("activate", NAME, RELEASE, "", "model.engine", "0" * 64, RECORD + "\n" + RECORD, ""),
+        ("activate", NAME, RELEASE, "", "model.engine", "0" * 64, RECORD, "", "", "1", RECORD),
     ],
 )
 def test_wrong_arguments_are_refused_by_the_agent(
@@ -566,17 +604,18 @@ def test_a_build_goes_from_start_to_an_active_release(target: Target) -> None:
     assert target.state()["release"] == "ready"
     digest = sha256(b"onnxweights")
     before = int(time.time())
-    answer = target.call("activate", NAME, RELEASE, "", "model.engine", digest, RECORD)
+    answer = target.call("activate", NAME, RELEASE, "", "model.engine", digest, RECORD, "")
     assert answer == Answer(0, f"active {RELEASE}\n".encode(), "")
     assert (target.model / "current").readlink() == Path("releases", RELEASE)
     when, _, record = (target.model / "activations").read_text().partition(" ")
     assert before <= int(when) <= time.time()
     assert record == RECORD + "\n"
     assert target.state()["current"] == RELEASE
-    expected = f"model={NAME}\ncurrent={RELEASE}\nrelease={RELEASE}\nactivation={when} {RECORD}\n"
+    active = f"model={NAME}\ncurrent={RELEASE}\ntrial=none\nrelease={RELEASE}\n"
+    expected = f"{active}activation={when} {RECORD}\n"
     assert target.call("models").text == expected
     names = {path.name for path in target.model.iterdir()}
-    assert names == {"activations", "current", "jobs", "releases"}
+    assert names == {"activations", "current", "jobs", "not-now", "releases"}
 
 
 def test_other_users_can_read_what_was_built(target: Target) -> None:
@@ -599,7 +638,7 @@ def test_start_lets_go_of_its_channel_while_the_build_runs(target: Target) -> No
     assert target.start("sleep", "60").text == "running\n"
     state = target.state()
     assert (state["lock"], state["lock_owner"]) == ("held", "ann @ host")
-    assert f"job={RELEASE} running\n" in target.call("models").text
+    assert f"job={RELEASE} running - ann @ host\n" in target.call("models").text
 
 
 def test_a_build_is_its_own_session_niced_and_the_first_victim(target: Target) -> None:
@@ -733,7 +772,7 @@ def start_many(
     processes = [
         target.begin(*start, environment=environment)
         for i, release in enumerate(releases)
-        for start in [("start", NAME, release, f"owner {i}", "0", "sleep", "60")]
+        for start in [("start", NAME, release, f"owner {i}", *"0000", "sleep", "60")]
     ]
     return [finish(process) for process in processes]
 
@@ -749,8 +788,12 @@ def test_of_ten_starts_of_different_releases_one_wins(target: Target) -> None:
     [winner] = [i for i, answer in enumerate(answers) if answer.text == "started\n"]
     for i, answer in enumerate(answers):
         if i != winner:
-            busy = f"busy owner=owner {winner} release={releases[winner]}\n"
-            assert (answer.code, answer.text) == (20, busy)
+            assert answer.code == 20
+            found = re.fullmatch(BUSY, answer.text)
+            assert found
+            assert (found["lock"], found["work"]) == ("lock", "build")
+            assert (found["release"], found["owner"]) == (releases[winner], f"owner {winner}")
+            assert 0 <= int(found["age"]) < 60
     assert [path.name for path in (target.model / "jobs").iterdir()] == [releases[winner]]
 
 
@@ -787,7 +830,7 @@ def test_a_dead_lock_is_left_to_the_living_process_that_claimed_it(target: Targe
     target.lock.write_text(dead)
     claim = target.model / f"lock.break.{sha256(dead.rstrip().encode())}"
     claim.write_text(lock_record(pid=os.getpid()))
-    process = target.begin("start", NAME, RELEASE, "ann", "0", "true")
+    process = target.begin("start", NAME, RELEASE, "ann", *"0000", "true")
     time.sleep(0.5)
     assert target.lock.read_text() == dead
     claim.unlink()
@@ -812,7 +855,7 @@ def test_a_lock_from_before_a_reboot_is_free_and_its_job_lost(target: Target) ->
     assert (state["job"], state["lock"], state["log_bytes"]) == ("lost", "free", "9")
     assert target.wait(seconds=30) == ("job=lost status=- log_bytes=9", b"half a lo")
     assert target.call("cancel", NAME, RELEASE).text == "none\n"
-    assert target.call("models").text.endswith(f"job={RELEASE} lost\n")
+    assert target.call("models").text.endswith(f"job={RELEASE} lost - \n")
     target.build()
 
 
@@ -834,15 +877,18 @@ def test_a_lock_of_a_living_process_is_busy_whatever_its_name(
         while "x) R 1 (" not in Path(f"/proc/{process.pid}/comm").read_text():
             time.sleep(0.01)
         target.lock.write_text(lock_record(pid=process.pid, release=OTHER))
-        busy = Answer(20, f"busy owner=bob b release={OTHER}\n".encode(), "")
-        assert target.start("true") == busy
-        assert target.activate(RELEASE) == busy
+        answer = target.start("true")
+        found = re.fullmatch(BUSY, answer.text)
+        assert found
+        assert (answer.code, found["release"], found["owner"]) == (20, OTHER, "bob b")
         state = target.state()
         assert (state["lock"], state["lock_owner"]) == ("held", "bob b")
         assert state["lock_pid"] == str(process.pid)
+        # a build of another release is no obstacle to going back
+        assert target.activate(RELEASE).text == f"active {RELEASE}\n"
         process.kill()
         process.wait()
-    assert target.activate(RELEASE).text == f"active {RELEASE}\n"
+    target.build(OTHER)
 
 
 def test_a_zombie_holds_no_lock(target: Target) -> None:
@@ -950,7 +996,7 @@ def test_a_signal_to_the_supervisor_alone_ends_the_command_too(target: Target) -
 def test_cancel_while_the_blobs_are_checked_blames_no_blob(target: Target, tmp_path: Path) -> None:
     target.receive(b"onnx")
     environment = wrappers(tmp_path / "bin", ["sha256sum"], 'sleep 60; exec "$real" "$@"')
-    start = ("start", NAME, RELEASE, "ann", "1", f"a={sha256(b'onnx')}", "touch", "ran")
+    start = ("start", NAME, RELEASE, "ann", *"0100", f"a={sha256(b'onnx')}", "touch", "ran")
     assert target.call(*start, environment=environment).text == "started\n"
     assert target.call("cancel", NAME, RELEASE).text == "cancelled\n"
     assert target.state()["status"] == "143"
@@ -963,7 +1009,7 @@ def test_a_cancel_that_comes_too_late_does_not_lose_the_status(
 ) -> None:
     environment = wrappers(tmp_path / "bin", ["mv"], 'echo >"$MARK"; sleep 0.5; exec "$real" "$@"')
     environment["MARK"] = str(tmp_path / "mark")
-    start = ("start", NAME, RELEASE, "ann", "0", "true")
+    start = ("start", NAME, RELEASE, "ann", *"0000", "true")
     assert target.call(*start, environment=environment).text == "started\n"
     until(tmp_path / "mark")
     assert target.call("cancel", NAME, RELEASE).text == "cancelled\n"
@@ -1117,8 +1163,10 @@ def test_an_activation_killed_anywhere_leaves_a_whole_engine_active(
         was = target.current()
         wanted = OTHER if was == RELEASE else RELEASE
         engine = sha256(ENGINE + wanted.encode())
-        target.lock.write_text(dead_lock())  # so that breaking it is cut short too
-        call = ("activate", NAME, wanted, was, "model.engine", engine, RECORD)
+        (target.model / "switch.lock").write_text(
+            dead_lock()
+        )  # so that breaking it is cut short too
+        call = ("activate", NAME, wanted, was, "model.engine", engine, RECORD, "")
         answer = killed_at(target, tools, tmp_path, steps, when, *call)
         if answer.code == 0:
             break
@@ -1212,16 +1260,23 @@ def test_another_shell_does_the_same(tmp_path: Path, shell: tuple[str, ...]) -> 
     target.lock.write_text("")
     target.start("sh", "-c", "echo $$ >pid; sleep 60", release=OTHER)
     until(target.model / "jobs" / OTHER / "pid")
-    assert target.activate(RELEASE, RELEASE).code == 20
+    assert target.activate(RELEASE, RELEASE).code == 0
+    assert target.start("true").code == 20
     assert target.call("cancel", NAME, OTHER).text == "cancelled\n"
     assert target.wait(OTHER)[0].startswith("job=done status=143 ")
     assert target.current() == RELEASE
-    assert f"job={OTHER} done\n" in target.call("models").text
+    assert f"job={OTHER} done 143 ann @ host\n" in target.call("models").text
 
 
-@pytest.mark.parametrize("script", ["agent.sh", "receive.sh"])
+@pytest.mark.parametrize("script", ["agent", "receive"])
 def test_the_scripts_are_clean_for_shellcheck(script: str) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not here")
-    checked = subprocess.run(["shellcheck", SCRIPTS / script], capture_output=True, check=False)
+    text = {"agent": AGENT, "receive": RECEIVE.encode()}[script]
+    checked = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, check=False)
     assert checked.stdout == b""
+
+
+def test_every_part_of_the_agent_is_in_it() -> None:
+    parts = {path.stem for path in (SCRIPTS / "agent").iterdir()}
+    assert parts == set(AGENT_PARTS)

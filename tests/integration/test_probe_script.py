@@ -390,7 +390,9 @@ def test_a_python_that_is_not_there_is_unknown(tmp_path: Path) -> None:
 
 def test_an_empty_machine_answers_and_says_what_is_missing(tmp_path: Path) -> None:
     facts = probe(home=tmp_path, path=str(tmp_path))
-    assert {"sha256sum", "mv", "sync", "setsid", "timeout", "mktemp"} <= set(facts.missing_tools)
+    assert {"sha256sum", "mv", "sync", "setsid", "flock", "timeout", "mktemp"} <= set(
+        facts.missing_tools
+    )
     assert facts.root == f"{tmp_path}/.edgecal"
 
 

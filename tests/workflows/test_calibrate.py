@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from edgecal.adapters.datasets import open_dataset
 from edgecal.adapters.onnx_model import read_model
 from edgecal.adapters.ort_backend import OrtBackend
-from edgecal.core.amax import ALGORITHMS
+from edgecal.core.amax import ALGORITHMS, AUTO_CANDIDATES
 from edgecal.core.cache import parse_cache
 from edgecal.core.golden import parse_golden
 from edgecal.core.manifest import digest_of, parse_manifest, serialize_manifest
@@ -61,6 +61,7 @@ class Given:
     skipped: Sequence[str] = ()
     excluded: Sequence[str] = ()
     groups: dict[str, int] = field(default_factory=dict)
+    limit: int | None = None
     read: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -249,9 +250,11 @@ def test_auto_takes_the_algorithm_with_the_least_error(bench: Bench) -> None:
     x = floats(64, 4)
     x[5, 0] = 4000.0  # an outlier that minmax falls for
     _, made = bench.run(vector_net(), x)
-    assert set(made.record.candidates) == {"entropy2", "minmax", "percentile", "mse"}
     best = min(made.record.candidates, key=lambda name: made.record.candidates[name])
     assert made.record.algorithm == best != "minmax"
+    # those were so bad on a few runs that they did no others
+    assert "; on 4 of them entropy2 1.0000, minmax 1.0000" in made.record.chosen_by
+    assert all(f"{name} " in made.record.chosen_by for name in AUTO_CANDIDATES)
     _, alone = bench.run(vector_net(), x, algorithm=best)
     assert alone.files["calibration.cache"] == made.files["calibration.cache"]
     assert alone.record.chosen_by == "given"

@@ -39,6 +39,7 @@ class Pictures:
     skipped: Sequence[str] = ()
     excluded: Sequence[str] = ()
     groups: Mapping[str, int] = field(default_factory=dict)
+    limit: int | None = None
 
     def __len__(self) -> int:
         return len(self.arrays)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 from edgecal.core.cache import ENTROPY2
 from edgecal.core.coverage import some
 from edgecal.core.findings import Finding, Severity
-from edgecal.core.rules.pairing import LEGACY, REFERENCE, TRTEXEC, calibrate_command
+from edgecal.core.rules.pairing import (
+    LEGACY,
+    MINMAX,
+    REFERENCE,
+    TENSORRT,
+    TRTEXEC,
+    calibrate_command,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,9 +22,8 @@ if TYPE_CHECKING:
     from edgecal.core.build import BuildOptions
     from edgecal.core.rules.pairing import CacheFacts, Pairing
 
-_MINMAX: Final = "MinMaxCalibration"
 _AFTER_FUSION: Final = ("EntropyCalibration", LEGACY)
-_KNOWN: Final = (ENTROPY2, _MINMAX, *_AFTER_FUSION)
+_KNOWN: Final = (ENTROPY2, MINMAX, *_AFTER_FUSION)
 
 
 def cache_not_portable(cache: CacheFacts) -> Iterator[Finding]:
@@ -37,7 +43,7 @@ def cache_not_portable(cache: CacheFacts) -> Iterator[Finding]:
             severity=Severity.ERROR,
             subject=cache.bundle,
             message=f"the cache says {cache.algorithm}, which calibrates after fusion: its names "
-            f"are those of one device; {ENTROPY2} and {_MINMAX} calibrate before",
+            f"are those of one device; {ENTROPY2} and {MINMAX} calibrate before",
             remedy=f"calibrate again: {calibrate_command(cache.tensorrt, cache.bundle)}",
         )
 
@@ -71,12 +77,12 @@ def algorithm_header(cache: CacheFacts) -> Iterator[Finding]:
             remedy=f"calibrate again: {calibrate_command(cache.tensorrt, cache.bundle)}; where you "
             f"know that it was made before fusion: {_restamp(cache)} --force",
         )
-    elif cache.algorithm == _MINMAX:
+    elif cache.algorithm == MINMAX:
         yield Finding(
             rule="algorithm-header",
             severity=Severity.NOTE,
             subject=cache.bundle,
-            message=f"the cache says {_MINMAX}; only a builder with such a calibrator reads it",
+            message=f"the cache says {MINMAX}; only a builder with such a calibrator reads it",
             remedy=f"for trtexec and DLA: {_restamp(cache)}",
         )
 
@@ -92,17 +98,26 @@ def trtexec_reads_entropy2(pair: Pairing) -> Iterator[Finding]:
     Remedy: restamp the cache (its scales stay valid), or build with TensorRT's API.
     """
     cache, builder = pair.cache, pair.builder
-    if cache is None or builder is None or builder.name != TRTEXEC or cache.algorithm != _MINMAX:
+    if cache is None or builder is None or builder.name != TRTEXEC or cache.algorithm != MINMAX:
         return
     yield Finding(
         rule="trtexec-reads-entropy2",
         severity=Severity.ERROR,
         subject=pair.target.name,
-        message=f"the cache says {_MINMAX}, and {builder.path} reads {ENTROPY2} only",
+        message=f"the cache says {MINMAX}, and {builder.path} reads {ENTROPY2} only",
         remedy=f"set the header in a copy, its scales stay valid: {_restamp(cache)}; or build with "
-        "the tensorrt builder: a script on the target whose IInt8MinMaxCalibrator gives this file "
-        "from read_calibration_cache",
+        f"the tensorrt builder, which reads it as it is: {_other_way(pair)}",
     )
+
+
+def _other_way(pair: Pairing) -> str:
+    """Say how to come to the tensorrt builder."""
+    found = next((one for one in pair.facts.builders if one.name == TENSORRT), None)
+    if found is None:
+        return "it needs TensorRT's Python API there, JetPack's package python3-libnvinfer"
+    if pair.target.builder is None:
+        return f"but {found.path} has TensorRT {found.tensorrt}, which is not the bundle's"
+    return f"push --builder {TENSORRT}"
 
 
 def dla_needs_entropy2(pair: Pairing) -> Iterator[Finding]:
@@ -117,12 +132,12 @@ def dla_needs_entropy2(pair: Pairing) -> Iterator[Finding]:
     cache = pair.cache
     if cache is None or pair.options.dla_core is None or pair.builder_is(REFERENCE):
         return
-    if cache.algorithm == _MINMAX:
+    if cache.algorithm == MINMAX:
         yield Finding(
             rule="dla-needs-entropy2",
             severity=Severity.ERROR,
             subject=pair.target.name,
-            message=f"the cache says {_MINMAX}, and DLA core {pair.options.dla_core} needs "
+            message=f"the cache says {MINMAX}, and DLA core {pair.options.dla_core} needs "
             f"{ENTROPY2}",
             remedy=f"set the header in a copy, its scales stay valid: {_restamp(cache)}",
         )

@@ -33,7 +33,7 @@ def int8_unsupported(pair: Pairing) -> Iterator[Finding]:
     Severity: error.
     Source: github.com/NVIDIA/TensorRT, samples/sampleINT8/README.md of release/8.2 (6.1 or later,
     which leaves out Nano and TX1); for TX2 its CMakeLists.txt, whose default list lacks 6.2.
-    Remedy: an FP16 engine, without this bundle's cache.
+    Remedy: an FP16 engine, without this bundle's cache: `push --precision fp16`.
     """
     if pair.builder_is(REFERENCE):
         return
@@ -44,15 +44,14 @@ def int8_unsupported(pair: Pairing) -> Iterator[Finding]:
         capability, without = pair.module.compute_capability, not pair.module.int8
         sure = pair.module.int8_verified
     if without:
-        path = pair.builder.path if pair.builder else "/usr/src/tensorrt/bin/trtexec"
         yield Finding(
             rule="int8-unsupported",
             severity=Severity.ERROR,
             subject=pair.target.name,
             message=f"the bundle is for INT8, and {pair.device} (compute capability {capability}) "
             f"has no INT8{'' if sure else ' (inferred from what TensorRT is compiled for)'}",
-            remedy=f"copy the network there and build an FP16 engine: '{path} "
-            "--onnx=model.onnx --fp16 --saveEngine=model.engine'; INT8 begins with Xavier",
+            remedy="build an FP16 engine, which leaves the cache unused: push --precision fp16; "
+            "INT8 begins with Xavier",
         )
 
 
@@ -185,6 +184,8 @@ def host_gpu_window(pair: Pairing) -> Iterator[Finding]:
     Remedy: a GPU that can, in the container of that TensorRT; or the CPU.
     """
     have = pair.tensorrt
+    if pair.explicit is not None:
+        return
     if pair.host is not None and pair.platforms is not None and have is not None:
         yield from judge_host_gpu(pair.host, have, pair.platforms, subject=pair.target.name)
 

@@ -12,24 +12,27 @@ from edgecal.core.document import LegacyHeader
 from edgecal.core.oddities import judge_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgecal.core.build import BuildOptions
     from edgecal.core.document import Document
     from edgecal.core.findings import Finding
-    from edgecal.core.manifest import CoverageRecord
+    from edgecal.core.manifest import CoverageRecord, ExplicitRecord
     from edgecal.core.platforms import HostGpu, JetPackRelease, Module, Platforms
     from edgecal.core.target import BuilderFact, Target, TargetFacts
     from edgecal.core.versions import TensorRTVersion
 
 TRTEXEC: Final = "trtexec"
+TENSORRT: Final = "tensorrt"
 REFERENCE: Final = "onnxruntime"
-BUILDERS: Final = (TRTEXEC, REFERENCE)
+BUILDERS: Final = (TRTEXEC, TENSORRT, REFERENCE)
 """What edgecal can drive, the preferred one first."""
 
 FIRST_TRTEXEC: Final = (7, 1)
+FIRST_LAYER_PRECISIONS: Final = (8, 4)
 FIRST_WITHOUT_CALIBRATION: Final = 11
 LEGACY: Final = "LegacyCalibration"
+MINMAX: Final = "MinMaxCalibration"
 
 _VERSION_IN_NAME = re.compile(r"-[0-9]{1,2}\.[0-9]{1,2}$")
 """As `calibrate` names the bundles of several TensorRTs."""
@@ -56,6 +59,8 @@ class CacheFacts:
     """The network's float inputs."""
     dynamic_inputs: Mapping[str, tuple[int, ...]] | None = None
     """Shapes of inputs with dimensions chosen at run time, which are -1."""
+    explicit: ExplicitRecord | None = None
+    """Where there is no cache: how the network itself carries the scales, in a bundle `qdq`."""
 
     @property
     def algorithm(self) -> str | None:
@@ -102,6 +107,15 @@ class Pairing:
     """A host GPU that is to calibrate for the target by TensorRT itself."""
     platforms: Platforms | None = None
     """Where rules look for what would do instead."""
+    signed: bool | None = None
+    """Whether the bundle has a signature; nobody but the target has verified it."""
+    signed_for: tuple[str, ...] | None = None
+    """The devices that its manifest names."""
+
+    @property
+    def explicit(self) -> ExplicitRecord | None:
+        """What takes the place of a cache in a bundle of form `qdq`."""
+        return self.cache.explicit if self.cache is not None else None
 
     @property
     def tensorrt(self) -> TensorRTVersion | None:
@@ -135,23 +149,81 @@ class Pairing:
 
 
 def choose_builder(
-    facts: TargetFacts, *, asked: str | None, tensorrt: TensorRTVersion
+    facts: TargetFacts,
+    *,
+    asked: str | None,
+    tensorrt: TensorRTVersion,
+    algorithm: str | None = None,
+    fp16_layers: Sequence[str] = (),
+    minimum: TensorRTVersion | None = None,
 ) -> BuilderFact | None:
     """Pick what builds on a target.
 
-    trtexec where it is found; of several, one of the bundle's major.minor before others. The
-    reference builder only where it is asked for, or the target is no Jetson.
+    trtexec where it is found; of several, one of the bundle's major.minor before others. TensorRT's
+    Python API where there is no trtexec, or where it alone can do what is wanted and is of the
+    bundle's major.minor. The reference builder only where it is asked for, or the target is no
+    Jetson. A machine that is none may have the Python API without any GPU.
+
+    Parameters
+    ----------
+    algorithm
+        The calibrator that the cache's header names, where the cache is to be used.
+    fp16_layers
+        Layers that are to be kept out of INT8.
+    minimum
+        The first TensorRT that takes the bundle, where it is not for one major.minor alone.
     """
     usable = [one for one in facts.builders if asked in {None, one.name}]
     if asked is None and facts.is_jetson:
         usable = [one for one in usable if one.name != REFERENCE]
+    elif asked is None and facts.gpu is None:
+        usable = [one for one in usable if one.name != TENSORRT]
 
-    def preference(builder: BuilderFact) -> tuple[int, bool]:
+    def preference(builder: BuilderFact) -> tuple[bool, bool, int, bool]:
         version = builder.tensorrt
-        fits = version is not None and version.major_minor == tensorrt.major_minor
-        return (BUILDERS.index(builder.name) if builder.name in BUILDERS else 9, not fits)
+        fits = version is not None and (
+            version.major_minor == tensorrt.major_minor if minimum is None else version >= minimum
+        )
+        able = fits if builder.name == TENSORRT else trtexec_can(builder, algorithm, fp16_layers)
+        place = BUILDERS.index(builder.name) if builder.name in BUILDERS else 9
+        return builder.name == REFERENCE, not able, place, not fits
 
     return min(usable, key=preference, default=None)
+
+
+def trtexec_can(
+    builder: BuilderFact, algorithm: str | None, fp16_layers: Sequence[str] = ()
+) -> bool:
+    """Tell whether a trtexec reads this kind of cache and can keep these layers out of INT8.
+
+    Source: github.com/NVIDIA/TensorRT, samples/common: sampleEngines.cpp (its calibrator is of the
+    kind Entropy2), sampleOptions.cpp of 8.4 (layer precisions, split at commas and quotes).
+    """
+    if algorithm == MINMAX:
+        return False
+    version = builder.tensorrt
+    if version is None or not fp16_layers:
+        return version is not None
+    spelled = not any("," in name or "'" in name for name in fp16_layers)
+    return spelled and (version.major, version.minor) >= FIRST_LAYER_PRECISIONS
+
+
+def other_builder(facts: TargetFacts, builder: BuilderFact) -> BuilderFact | None:
+    """Find the Python API of a trtexec's TensorRT: its calibrator knows what a log leaves open."""
+    if builder.name != TRTEXEC or builder.tensorrt is None:
+        return None
+    wanted = builder.tensorrt
+    return next(
+        (
+            one
+            for one in facts.builders
+            if one.name == TENSORRT
+            and one.tensorrt is not None
+            and (one.tensorrt.major, one.tensorrt.minor, one.tensorrt.patch)
+            == (wanted.major, wanted.minor, wanted.patch)
+        ),
+        None,
+    )
 
 
 def calibrate_command(tensorrt: TensorRTVersion, bundle: str) -> str:
@@ -159,5 +231,14 @@ def calibrate_command(tensorrt: TensorRTVersion, bundle: str) -> str:
     name = _VERSION_IN_NAME.sub("", bundle)
     return (
         f"edgecal calibrate MODEL.onnx --data DATA --tensorrt {tensorrt.major_minor} "
+        f"-o {name}-{tensorrt.major_minor}.edgecal"
+    )
+
+
+def derive_command(tensorrt: TensorRTVersion, pair: Pairing) -> str:
+    """Say how to make a bundle for another TensorRT out of one, without a second pass."""
+    name = _VERSION_IN_NAME.sub("", pair.bundle)
+    return (
+        f"edgecal calibrate --from {pair.place} --tensorrt {tensorrt.major_minor} "
         f"-o {name}-{tensorrt.major_minor}.edgecal"
     )

@@ -48,7 +48,8 @@ def builder_missing(pair: Pairing) -> Iterator[Finding]:
         found = "a Jetson without a usable trtexec"
         remedy = (
             "install TensorRT from JetPack (package nvidia-tensorrt, or libnvinfer-bin); trtexec "
-            "is looked for on the PATH and in /usr/src/tensorrt/bin"
+            "is looked for on the PATH and in /usr/src/tensorrt/bin, and python3 for the package "
+            "tensorrt (python3-libnvinfer)"
         )
     yield Finding(
         rule="builder-missing",
@@ -60,14 +61,23 @@ def builder_missing(pair: Pairing) -> Iterator[Finding]:
 
 
 def builder_unsupported(pair: Pairing) -> Iterator[Finding]:
-    """Refuse trtexec before TensorRT 7.1.
+    """Refuse trtexec before TensorRT 7.1, and the reference builder without INT8.
 
-    It has no flag for calibration shapes, and calibrating before fusion came with 7.1.
+    The first has no flag for calibration shapes, and calibrating before fusion came with 7.1. The
+    other does nothing but apply scales.
 
     Severity: error.
     Source: github.com/NVIDIA/TensorRT, samples/common/sampleOptions.cpp of 7.0.0 and 7.1.3.
-    Remedy: upgrade to JetPack 4.4 or later.
+    Remedy: upgrade to JetPack 4.4 or later; build in INT8, or with another builder.
     """
+    if pair.builder_is(REFERENCE) and not pair.options.int8:
+        yield Finding(
+            rule="builder-unsupported",
+            severity=Severity.ERROR,
+            subject=pair.target.name,
+            message="the reference builder makes INT8 networks from scales, and nothing else",
+            remedy="leave out --precision fp16, or build with trtexec or tensorrt",
+        )
     version = pair.tensorrt
     if version is not None and (version.major, version.minor) < FIRST_TRTEXEC:
         yield Finding(
@@ -162,7 +172,8 @@ def target_tools(pair: Pairing) -> Iterator[Finding]:
     """Refuse a target without the programs that every step needs.
 
     Plain mv of a link over a link to a folder would move it into that folder, so GNU's mv -T is
-    needed; setsid lets a build outlive the connection.
+    needed; setsid lets a build outlive the connection, and flock asks whether an application is to
+    be left alone now.
 
     Severity: error.
     Source: the probe.

@@ -11,21 +11,27 @@ from edgecal.core.rules.pairing import (
     FIRST_WITHOUT_CALIBRATION,
     REFERENCE,
     calibrate_command,
+    derive_command,
 )
-from edgecal.core.versions import header_code, version_of_code
+from edgecal.core.versions import header_code, parse_tensorrt, version_of_code
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgecal.core.manifest import ExplicitRecord
     from edgecal.core.rules.pairing import CacheFacts, Pairing
     from edgecal.core.versions import TensorRTVersion
 
 _FIRST_DEPRECATED: Final = (10, 1)
+_FIRST_EXPLICIT: Final = parse_tensorrt("11.0")
 
 
 def tensorrt_version(pair: Pairing) -> Iterator[Finding]:
     """Refuse a TensorRT of another major.minor than the cache was made for.
+
+    A bundle of form `qdq` has no cache: any TensorRT takes it from the first one on that knows such
+    networks, 8.0 where they are typed float32, 10.0 where float16.
 
     TensorRT takes a cache of another release, or drops it, often without a word; names of helper
     tensors and copied scales change between releases. Judged by the chosen builder's own TensorRT,
@@ -49,6 +55,9 @@ def tensorrt_version(pair: Pairing) -> Iterator[Finding]:
             "install trtexec from JetPack's own packages, in /usr/src/tensorrt/bin: "
             "'dpkg-query -W libnvinfer*' there tells its version",
         )
+    elif pair.explicit is not None:
+        if have < pair.explicit.minimum_tensorrt:
+            yield _too_old(pair, pair.explicit, have)
     elif have.major >= FIRST_WITHOUT_CALIBRATION:
         return
     elif have.major_minor != pair.bundle_tensorrt.major_minor:
@@ -137,17 +146,19 @@ def implicit_int8_deprecated(pair: Pairing) -> Iterator[Finding]:
     Severity: note.
     Source: NvInfer.h of release/10.1 (TRT_DEPRECATED on IInt8Calibrator); removed in the wheels of
     11.0.
-    Remedy: plan for a network with Q/DQ nodes before the target moves to TensorRT 11.
+    Remedy: plan for a bundle of form `qdq` before the target moves to TensorRT 11.
     """
     have = pair.tensorrt
-    if have is not None and _FIRST_DEPRECATED <= (have.major, have.minor) < (11, 0):
+    if pair.explicit is not None or have is None:
+        return
+    if _FIRST_DEPRECATED <= (have.major, have.minor) < (11, 0):
         yield Finding(
             rule="implicit-int8-deprecated",
             severity=Severity.NOTE,
             subject=pair.target.name,
             message=f"TensorRT {have} takes calibration caches, but calls them deprecated; "
             "TensorRT 11 takes none",
-            remedy=f"nothing to do now; for TensorRT 11: {_qdq_command(pair)}",
+            remedy=f"nothing to do now; for TensorRT 11: {derive_command(_FIRST_EXPLICIT, pair)}",
         )
 
 
@@ -159,10 +170,12 @@ def implicit_int8_removed(pair: Pairing) -> Iterator[Finding]:
 
     Severity: error.
     Source: API of the 11.0 wheels; TensorRT documentation, migration from 10.x to 11.x.
-    Remedy: convert the bundle to a Q/DQ network, which carries the same scales.
+    Remedy: derive a bundle of form `qdq` from it, whose network carries the same scales.
     """
     have = pair.tensorrt
-    if have is not None and have.major >= FIRST_WITHOUT_CALIBRATION:
+    if pair.explicit is not None or have is None:
+        return
+    if have.major >= FIRST_WITHOUT_CALIBRATION:
         yield Finding(
             rule="implicit-int8-removed",
             severity=Severity.ERROR,
@@ -170,7 +183,8 @@ def implicit_int8_removed(pair: Pairing) -> Iterator[Finding]:
             message=f"the bundle holds a calibration cache for TensorRT "
             f"{pair.bundle_tensorrt.major_minor}, and TensorRT {have} takes none; 10.16 was the "
             "last that does",
-            remedy=f"put the scales into the network, the qdq way: {_qdq_command(pair)}",
+            remedy="put the scales into the network, in a bundle of form qdq: "
+            f"{derive_command(have, pair)}; for the network alone: {_qdq_command(pair)}",
         )
 
 
@@ -190,6 +204,18 @@ def _calibrate_for(pair: Pairing, have: TensorRTVersion) -> str:
     if (have.major, have.minor) < FIRST_TRTEXEC:
         return "upgrade the target to JetPack 4.4 or later, whose trtexec edgecal drives"
     return f"make a bundle for this target: {calibrate_command(have, pair.bundle)}"
+
+
+def _too_old(pair: Pairing, explicit: ExplicitRecord, have: TensorRTVersion) -> Finding:
+    typed = "float16" if explicit.fp16 else "float32"
+    return _finding(
+        pair,
+        f"the bundle holds a network with Q/DQ pairs, typed {typed}, which TensorRT "
+        f"{explicit.minimum_tensorrt.major_minor} is the first to take; the target has {have}",
+        f"make a bundle with a cache of it: {derive_command(have, pair)}"
+        if (have.major, have.minor) >= FIRST_TRTEXEC
+        else _calibrate_for(pair, have),
+    )
 
 
 def _qdq_command(pair: Pairing) -> str:
