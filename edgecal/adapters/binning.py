@@ -7,7 +7,8 @@ the bits of `edgecal.core.histogram.add_sums`.
 from __future__ import annotations
 
 import importlib
-from functools import cache
+import struct
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -74,10 +75,11 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
     above: int,
     room: Values,
     picked: int,
-) -> tuple[int, int]:
+) -> tuple[int, int, int, int]:
     """Count value by value, and find the ends of every few, as keys: bits that sort as numbers.
 
-    What lies at or beyond two keys goes into `room`, behind what was picked already.
+    What lies at or beyond two keys goes into `room`, behind what was picked already, while there is
+    room. Gives where it stopped, how many were picked, and the ends of what was counted.
 
     Why keys: comparing whole numbers runs in vectors, and NaN and infinities lie at both ends. Two
     tables take turns, because equal neighbours would wait for each other in one.
@@ -87,10 +89,11 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
     sums = np.empty(_PART, np.int32)
     bits = values.view(np.int32)
     done = values.size
+    all_low, all_high = np.int32(_GREATEST), np.int32(~_GREATEST)
     for first in range(start, values.size, _PART):
         part = values[first : first + _PART]
         size = part.size
-        within = True
+        part_low, part_high = np.int32(_GREATEST), np.int32(~_GREATEST)
         for row in range(first // _FEW, (first + size - 1) // _FEW + 1):
             few = bits[row * _FEW : (row + 1) * _FEW]
             low, high = np.int32(_GREATEST), np.int32(~_GREATEST)
@@ -98,16 +101,18 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
                 key = few[place] ^ ((few[place] >> np.int32(31)) & np.int32(_GREATEST))
                 low, high = min(low, key), max(high, key)
             lows[row], highs[row] = low, high
-            within = within and least <= low and high <= most
-        if not within:
+            part_low, part_high = min(part_low, low), max(part_high, high)
+        if part_low < least or part_high > most:
             done = first
             break
+        all_low, all_high = min(all_low, part_low), max(all_high, part_high)
         for row in range(first // _FEW, (first + size - 1) // _FEW + 1):
             if lows[row] <= below or highs[row] >= above:
                 for place in range(row * _FEW, min((row + 1) * _FEW, values.size)):
                     key = bits[place] ^ ((bits[place] >> np.int32(31)) & np.int32(_GREATEST))
                     if key <= below or key >= above:
-                        room[picked] = values[place]
+                        if picked < room.size:
+                            room[picked] = values[place]
                         picked += 1
         sums[:] = offset
         for row in range(grids.shape[0]):
@@ -123,7 +128,7 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
             evens[np.uint64(sums[size - 1])] += one
     for place in range(counts.size):
         counts[place] += np.int64(evens[place]) + np.int64(odds[place])
-    return done, picked
+    return done, picked, all_low, all_high
 
 
 def pick_in_a_loop(  # noqa: PLR0917 - compiled functions take no keywords
@@ -142,14 +147,15 @@ def pick_in_a_loop(  # noqa: PLR0917 - compiled functions take no keywords
     return count
 
 
+@lru_cache(1 << 14)
 def _key(value: float) -> int:
     bits = int(np.float32(value).view(np.int32))
     return bits ^ ((bits >> 31) & _GREATEST)
 
 
 def _number(key: int) -> float:
-    bits = key ^ ((key >> 31) & _GREATEST)
-    return float(np.int32(bits).view(np.float32)) + 0.0  # there is one zero
+    value: float = struct.unpack("=f", struct.pack("=i", key ^ ((key >> 31) & _GREATEST)))[0]
+    return value + 0.0  # there is one zero
 
 
 _LEAST, _MOST = (_key(end * float(np.finfo(np.float32).max)) for end in (-1, 1))
@@ -164,7 +170,7 @@ def _compiled(numba: Any) -> type[Sweep]:
     count = _compile(
         numba,
         count_in_a_loop,
-        types.UniTuple(whole, 2)(
+        types.UniTuple(whole, 4)(
             *(floats, whole, key, key, grids, whole, types.int64[::1], keys, keys),
             *(key, key, room, whole),
         ),
@@ -175,20 +181,22 @@ def _compiled(numba: Any) -> type[Sweep]:
         """Remembers the ends of every few values, and so skips most of them later on."""
 
         def __init__(self, sample: Values, below: float = -np.inf, above: float = np.inf) -> None:
-            super().__init__(sample)
+            super().__init__(sample, below, above)
             self._lows, self._highs = np.empty((2, -(-sample.size // _FEW)), np.int32)
             self._below_key, self._above_key = _key(below), _key(above)
-            self._room = np.empty_like(sample)
+            self._room = np.empty(min(sample.size, _PART + sample.size // 32), np.float32)
             self._picked = 0
 
         @property
         def far(self) -> Values:
+            if self._picked > self._room.size:
+                return self.beyond(self._below, self._above)
             return self._room[: self._picked]
 
         def count(
             self, start: int, within: Bounds, grids: Grids, offset: int, counts: Counts
         ) -> int:
-            done, self._picked = count(
+            done, self._picked, low, high = count(
                 self.sample,
                 start,
                 max(_key(within.low), _LEAST),  # infinities are not within anything
@@ -204,10 +212,9 @@ def _compiled(numba: Any) -> type[Sweep]:
                 self._picked,
             )
             if done > start:
-                rows = slice(start // _FEW, -(-done // _FEW))
-                low, high = int(self._lows[rows].min()), int(self._highs[rows].max())
                 self.bounds = self.bounds.and_those(Bounds(_number(low), _number(high)))
-            return int(done)
+            whole_done: int = done
+            return whole_done
 
         def part(self, start: int) -> Values:
             return self.sample[start : start + _PART]

@@ -166,6 +166,8 @@ class Tally:
         self._views = [_View(*pair) for pair in zip(starts, clamps, strict=True)]
         self._sweep = sweep
         self._ends = [(one.low, one.high) for one in clamps]
+        self._near = [start.range_end / 4 for start in starts]
+        self._look = where_to_look(self._ends, self._near)
         self._offset = sum(BINS for clamp in clamps if clamp.low < 0)
         self._sums = np.zeros(self._offset + BINS * len(self._views) + 1, np.int64)
         self._settle()
@@ -188,8 +190,7 @@ class Tally:
             self._add_sample(sample)
 
     def _add_sample(self, sample: Values) -> None:
-        near = [view.last_peak for view in self._views]
-        sweep = self._sweep(sample, *where_to_look(self._ends, near))
+        sweep = self._sweep(sample, *self._look)
         done, odd = 0, False
         while True:
             done = sweep.count(done, self._held, self._grids, self._offset, self._sums)
@@ -204,13 +205,17 @@ class Tally:
                 odd, done = True, done + part.size
             else:
                 self._reach([view.clamped(bounds) for view in self._views])
-        self._add_odd_peaks(sample) if odd else self._add_peaks(sweep, near)
+        self._add_odd_peaks(sample) if odd else self._add_peaks(sweep)
 
-    def _add_peaks(self, sweep: Sweep, near: Sequence[float]) -> None:
-        found = find_peaks(sweep, self._ends, near)
+    def _add_peaks(self, sweep: Sweep) -> None:
+        found = find_peaks(sweep, self._ends, self._near)
         for view, peak in zip(self._views, found, strict=True):
             view.peaks = view.peaks.and_one(peak)
-            view.last_peak = peak or view.last_peak
+        for place, peak in enumerate(found):
+            # where most samples' peaks will be found at once
+            if not 0.95 <= peak / self._near[place] <= 1.4 and peak > 0:
+                self._near[place] = peak
+                self._look = where_to_look(self._ends, self._near)
 
     def _add_odd_peaks(self, sample: Values) -> None:
         for view in self._views:
@@ -282,7 +287,6 @@ class _View:
         self.counts = start.counts.copy()
         self.non_finite = start.non_finite
         self.peaks = start.peaks
-        self.last_peak = start.range_end / 4
         seen = start.samples > 0
         self.low = start.minimum if seen else np.inf
         self.high = start.maximum if seen else -np.inf
@@ -298,6 +302,8 @@ class _View:
 
     def held(self) -> Bounds:
         """Give bounds whose values lie in the range once they are clamped."""
+        if self.clamp.low > self.range_end or self.clamp.high < -self.range_end:
+            return Bounds()  # none does
         return Bounds(
             -np.inf if self.clamp.low >= -self.range_end else -self.range_end,
             np.inf if self.clamp.high <= self.range_end else self.range_end,

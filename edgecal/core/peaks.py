@@ -110,6 +110,11 @@ def peak_of(values: Values) -> float:
 
 def _magnitude(values: Values, low: float, high: float, rank: int) -> float:
     """Give the magnitude of this rank, the greatest being 1."""
-    clamped = np.abs(np.minimum(np.maximum(values, np.float32(low)), np.float32(high)))
-    place = clamped.size - rank
-    return float(np.partition(clamped, place)[place])
+    if low > -inf:
+        values = np.maximum(values, np.float32(low))
+    if high < inf:
+        values = np.minimum(values, np.float32(high))
+    magnitudes = np.abs(values)
+    place = magnitudes.size - rank
+    magnitudes.partition(place)
+    return float(magnitudes[place])

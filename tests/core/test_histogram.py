@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgecal.core.histogram import (
@@ -78,6 +78,7 @@ CLAMPS = [
     st.lists(st.sampled_from(CLAMPS), max_size=len(CLAMPS) - 1, unique=True),
     st.lists(st.integers(0, 2), min_size=6, max_size=6),
 )
+@example([np.zeros(0, np.float32), np.zeros(1, np.float32)], [Clamp(low=50.0, high=60.0)], [0] * 6)
 def test_histograms_of_clamped_tensors_are_those_of_looking_at_them(
     batches: list[Values], clamps: list[Clamp], workers: list[int]
 ) -> None:
