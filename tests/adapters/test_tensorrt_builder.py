@@ -367,7 +367,7 @@ def test_a_dla_gets_its_core_and_the_gpu_only_where_it_may(job: Job, *, fallback
 def test_dynamic_inputs_get_their_shapes_by_name(job: Job) -> None:
     job.network(DYNAMIC)
     name = "a=b: 0"
-    shapes = {"shapes": {name: (2, 4)}, "dynamic": frozenset([name])}
+    shapes = {"shapes": {name: ShapeRange((2, 4), (2, 4), (2, 4))}, "dynamic": frozenset([name])}
     ended = job.build(**shapes)
     assert ended.status == 0, ended.text
     assert "calibration profile [('a=b: 0', (2, 4))]" in ended.text

@@ -132,7 +132,7 @@ class TestFloat16:
         spec = [{"name": "image", "file": "image.raw", "dtype": "<f2", "shape": [1, 3, 8, 8]}]
         (desk.folder / "spec.json").write_text(json.dumps([spec]))
         for words in (
-            ["build", str(folder / "model.onnx"), str(folder / CACHE_FILE), "engine.onnx"],
+            ["build", str(folder / "model.onnx"), "engine.onnx", str(folder / CACHE_FILE)],
             ["run", "engine.onnx", "spec.json", "out.npz"],
         ):
             subprocess.run(
