@@ -128,7 +128,7 @@ def show(name: str, found: dict[str, Any]) -> None:
     whole, plain = found["of"], found["float32"]
     print(f"{name}: float32 {plain / whole:.2%}")
     for algorithm, count in found["int8"].items():
-        print(f"  {algorithm:12} {count / whole:.2%}  {(count - plain) / whole * 100:+.2f} points")
+        print(f"  {algorithm:16} {count / whole:.2%}  {(count - plain) / whole * 100:+.2f} points")
     print(f"  {AUTO} chose {found['chosen']}", flush=True)
 
 
