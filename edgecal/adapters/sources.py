@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgecal.adapters.batches import BatchFiles
-from edgecal.adapters.datasets import ArrayFile, Generated, Images, open_dataset
+from edgecal.adapters.datasets import open_dataset
+from edgecal.adapters.generated import Generated
+from edgecal.adapters.picture_samples import Images
 from edgecal.core.freshness import FoundData, FoundModel
 from edgecal.core.graph import TensorInfo
 from edgecal.core.manifest import Digest, digest_of
@@ -23,6 +25,7 @@ from edgecal.errors import DatasetError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from edgecal.adapters.array_files import ArrayFile
     from edgecal.core.manifest import Manifest, TensorRecord
 
 _CHUNK: Final = 1 << 20

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from edgecal.adapters import archives
-from edgecal.adapters.datasets import Images, open_dataset
+from edgecal.adapters.datasets import open_dataset
+from edgecal.adapters.picture_samples import Images
 from edgecal.core.graph import TensorInfo
 from edgecal.errors import DatasetError
 

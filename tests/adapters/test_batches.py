@@ -24,7 +24,8 @@ from edgecal.adapters.batches import (
     check_batch_folder,
     write_batches,
 )
-from edgecal.adapters.datasets import Images, open_dataset
+from edgecal.adapters.datasets import open_dataset
+from edgecal.adapters.picture_samples import Images
 from edgecal.adapters.samples import digest_arrays
 from edgecal.core.graph import TensorInfo
 from edgecal.errors import DatasetError

@@ -18,8 +18,9 @@ from edgecal.adapters.contact_sheet import (
     draw_contact_sheet,
     pixels_of,
 )
-from edgecal.adapters.datasets import Images, open_dataset
+from edgecal.adapters.datasets import open_dataset
 from edgecal.adapters.images import apply_preprocess
+from edgecal.adapters.picture_samples import Images
 from edgecal.core.graph import TensorInfo
 from edgecal.core.preprocess import Preprocess
 from edgecal.errors import DatasetError

@@ -17,7 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgecal.adapters.datasets import ArrayFile, Generated, Images, open_dataset
+from edgecal.adapters.array_files import ArrayFile
+from edgecal.adapters.datasets import open_dataset
+from edgecal.adapters.generated import Generated
+from edgecal.adapters.picture_samples import Images
 from edgecal.adapters.pictures import PictureFile
 from edgecal.core.graph import TensorInfo
 from edgecal.core.preprocess import Preprocess

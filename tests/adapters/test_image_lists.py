@@ -9,7 +9,8 @@ import cv2  # noqa: TID253 - the pictures are made with it
 import numpy as np
 import pytest
 
-from edgecal.adapters.datasets import Images, open_dataset
+from edgecal.adapters.datasets import open_dataset
+from edgecal.adapters.picture_samples import Images
 from edgecal.core.graph import TensorInfo
 from edgecal.errors import DatasetError
 
