@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgecal.core.manifest import Digest, FileRecord, Manifest
     from edgecal.core.placement import Placement
     from edgecal.core.preprocess import Preprocess
+    from edgecal.core.rollout.events import Event
     from edgecal.core.sweep import Sweep
     from edgecal.core.trt_job import CalibratorOptions
     from edgecal.core.versions import TensorRTVersion
@@ -319,4 +320,61 @@ class Bencher(Protocol):
 
     def parse_bench(self, data: bytes, *, source: str) -> Latency:
         """Read what that wrote."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRow:
+    """One rollout in the journal."""
+
+    rollout: str
+    created_ms: int
+    entries: int
+    digest: str
+    """Of the last entry: kept elsewhere, it proves that nothing before it was changed."""
+    driver: str
+    """Who drives it, for people; empty if nobody does."""
+
+
+class Journal(Protocol):
+    """Where the events of rollouts lie, safely on disk. Raises `InputError`s only.
+
+    A lease is the right to drive a rollout. Whoever has none may write wishes
+    (`edgecal.core.rollout.events.WISHES`) only.
+    """
+
+    def create(self, rollout: str, event: Event) -> None:
+        """Write a rollout's first entry; its name must be new."""
+        ...
+
+    def append(self, rollout: str, event: Event, *, after: int, lease: str = "") -> bool:
+        """Write the entry that follows so many; when this returns, it survives a power loss.
+
+        It tells whether that was done: if not, somebody else has written first, and the caller
+        reads what and thinks again. Raises if the lease is lost.
+        """
+        ...
+
+    def read(self, rollout: str, *, since: int = 0) -> tuple[Event, ...]:
+        """Read the entries after the first `since`, once the chain from there is found whole."""
+        ...
+
+    def verify(self, rollout: str) -> str:
+        """Say where the chain of entries breaks first; nothing if it is whole."""
+        ...
+
+    def rollouts(self) -> tuple[JournalRow, ...]:
+        """List the rollouts, the latest first."""
+        ...
+
+    def acquire(self, rollout: str) -> str:
+        """Take the lease. Raises while somebody else who may be alive has it."""
+        ...
+
+    def renew(self, rollout: str, lease: str) -> bool:
+        """Keep the lease for another while; tells whether it was still held."""
+        ...
+
+    def release(self, rollout: str, lease: str) -> None:
+        """Give the lease back; nothing happens if it is lost."""
         ...

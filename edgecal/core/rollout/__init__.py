@@ -1,0 +1,1 @@
+"""The rollout machine: waves, gates and phases in pure code; the clock and the devices come in."""
