@@ -8,10 +8,11 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from edgecal.core.project import Project, parse_project
+from edgecal.core.toml_lines import find_lines
 from edgecal.errors import InventoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -51,19 +52,39 @@ def read_project(file: Path, *, warn: Callable[[str], object]) -> Project:
         If the file cannot be read or says something unknown.
     """
     file = file.absolute()  # paths in it mean its folder
-    project = parse_project(read_toml(file), source=str(file))
-    commands = [f"'{name}'" for name in project.commands()]
-    if not commands:
-        return project
-    ignored = f"{' and '.join(commands)} {'is' if len(commands) == 1 else 'are'} ignored"
-    status = file.stat()
-    if status.st_uid not in {os.geteuid(), 0}:
-        warn(f"{file}: {ignored}, for the file belongs to another user; make a copy of it")
-    elif status.st_mode & stat.S_IWOTH:
-        warn(f"{file}: {ignored}, for anyone may write the file; 'chmod o-w' it")
-    else:
+    text = _read_text(file)
+    project = parse_project(_decode(text, file), source=str(file), lines=find_lines(text))
+    if commands_count(file, project.commands(), warn=warn):
         return project
     return project.without_commands()
+
+
+def commands_count(file: Path, commands: Collection[str], *, warn: Callable[[str], object]) -> bool:
+    """Tell whether what a file says to run counts: not where another user may have said it.
+
+    Parameters
+    ----------
+    commands
+        The settings that say so; `warn` hears of them.
+    """
+    names = [f"'{name}'" for name in commands]
+    if not names:
+        return True
+    doubt = doubt_of(file)
+    if doubt is not None:
+        what = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} ignored"
+        warn(f"{file}: {what}, for {doubt}")
+    return doubt is None
+
+
+def doubt_of(file: Path) -> str | None:
+    """Tell why a file may hold another user's words, and what helps."""
+    status = file.stat()
+    if status.st_uid not in {os.geteuid(), 0}:
+        return "the file belongs to another user; make a copy of it"
+    if status.st_mode & stat.S_IWOTH:
+        return "anyone may write the file; 'chmod o-w' it"
+    return None
 
 
 def read_toml(file: Path) -> dict[str, object]:
@@ -74,9 +95,24 @@ def read_toml(file: Path) -> dict[str, object]:
     InventoryError
         If it cannot be read; the message names the line.
     """
+    return _decode(_read_text(file), file)
+
+
+def _read_text(file: Path) -> str:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InventoryError(
-            f"cannot read the settings: {error}", where=str(file), remedy="correct the file"
-        ) from error
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _decode(text: str, file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of too many digits, too
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> InventoryError:
+    return InventoryError(
+        f"cannot read the settings: {error}", where=str(file), remedy="correct the file"
+    )

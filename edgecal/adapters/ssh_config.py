@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Final
 import paramiko
 from paramiko.ssh_exception import ConfigParseError
 
-from edgecal.errors import InputError
+from edgecal.core.inventory import ALL, Inventory
+from edgecal.core.target import Target
+from edgecal.errors import InputError, InventoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SYSTEM_FOLDER: Final = Path("/etc/ssh")
 _SETTING: Final = re.compile(r"\s*(?P<keyword>\w+)(?:\s*=\s*|\s+)(?P<value>.+)")
+_HOST_MAGIC: Final = re.compile(r"[*?]|^!")
 _INCLUDE_DEPTH: Final = 16  # as OpenSSH's
 # A name that reads as an option or as shell syntax never reaches a ProxyCommand (OpenSSH, ssh.c)
 _UNSAFE: Final = re.compile(r"^-|[\s'\"`$;&<>|(){}]")
@@ -120,3 +123,82 @@ def _lines(path: Path, base: Path, *, depth: int) -> Iterator[str]:
                 for found in _glob(base / Path(pattern).expanduser()):
                     yield from _lines(found, base, depth=depth + 1)
             yield block  # the included file may have opened a block of its own
+
+
+def list_hosts(file: Path) -> Inventory:
+    """List the hosts of an ssh_config; names that its patterns match may be used besides.
+
+    How to reach them is for the user's own ssh_config to say, whenever a connection is opened. Of
+    another file only address, user, port, key and known_hosts are taken.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or parsed.
+    InventoryError
+        If it is not the user's own and says more than can be taken from it.
+    """
+    own = file.resolve() in {
+        one.resolve() for one in (Path.home() / ".ssh/config", SYSTEM_FOLDER / "ssh_config")
+    }
+    try:
+        lines = list(_lines(file, file.parent, depth=0))
+        if not own:
+            _refuse_what_cannot_be_taken(file)
+        config = paramiko.SSHConfig()
+        config.parse(io.StringIO("\n".join(lines)))
+        hosts = [words for line in lines if (words := _host_line(line))]
+        names = dict.fromkeys(
+            word for words in hosts for word in words if not _HOST_MAGIC.search(word)
+        )
+        targets = {
+            name: Target(name=name, host=name) if own else _resolved(name, config.lookup(name))
+            for name in names
+        }
+    except (ConfigParseError, OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read this ssh_config: {error}", where=str(file), remedy="correct it"
+        ) from error
+    return Inventory(
+        targets=targets,
+        groups={ALL: tuple(targets)},
+        patterns=tuple(words for words in dict.fromkeys(hosts) if "*" not in words) if own else (),
+    )
+
+
+def _host_line(line: str) -> tuple[str, ...]:
+    setting = _SETTING.fullmatch(line)
+    if setting is None or setting["keyword"].lower() != "host":
+        return ()
+    return tuple(shlex.split(setting["value"], comments=True))
+
+
+def _resolved(name: str, settings: Mapping[str, str | list[str]]) -> Target:
+    def said(keyword: str) -> str | None:
+        value = settings.get(keyword)
+        value = value[0] if isinstance(value, list) else value
+        return value.split()[0] if value and keyword == "userknownhostsfile" else value
+
+    port = said("port")
+    return Target(
+        name=name,
+        host=said("hostname") or name,
+        user=said("user"),
+        port=int(port) if port else None,
+        identity_file=said("identityfile"),
+        known_hosts=said("userknownhostsfile"),
+    )
+
+
+def _refuse_what_cannot_be_taken(file: Path) -> None:
+    """Refuse a file that runs programs to be understood, or leads over other hosts."""
+    for number, line in enumerate(file.read_text("utf-8", "surrogateescape").split("\n"), start=1):
+        setting = _SETTING.fullmatch(line)
+        keyword = setting["keyword"].lower() if setting else ""
+        if keyword in {"match", "include", "proxyjump", "proxycommand"}:
+            raise InventoryError(
+                f"{keyword!r} counts in the user's own ssh_config only",
+                where=f"{file}:{number}",
+                remedy=f"write 'Include {file}' into ~/.ssh/config, and pass --inventory "
+                "~/.ssh/config",
+            )

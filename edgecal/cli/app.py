@@ -21,6 +21,7 @@ from edgecal.cli.cancel import cancel
 from edgecal.cli.check import check
 from edgecal.cli.demo import demo
 from edgecal.cli.doctor import doctor
+from edgecal.cli.fleet import group as fleet
 from edgecal.cli.interrupts import INTERRUPTED, exit_code_of, terminable
 from edgecal.cli.keygen import keygen
 from edgecal.cli.probe import probe
@@ -90,6 +91,7 @@ for _command in (
     app.command()(_command)
 app.add_typer(cache)
 app.add_typer(targets)
+app.add_typer(fleet)
 
 
 def main(arguments: list[str] | None = None) -> None:

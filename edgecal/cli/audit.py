@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
+from edgecal.cli.options import (
+    InventoryOption,
+    JsonOption,
+    OnOption,
+    QuietOption,
+    VerboseOption,
+)
 from edgecal.cli.printable import printable
 from edgecal.cli.push import max_exit_code
 from edgecal.cli.story import Story
@@ -21,25 +27,17 @@ if TYPE_CHECKING:
     from edgecal.core.audit import AuditReport, Group, TargetState
     from edgecal.core.project import Project
     from edgecal.ports import BundleFiles
+    from edgecal.workflows.selecting import Asking
 
 _WORKERS: Final = 16
 _NAMED: Final = 8
 """So many names stand in a line before the rest is counted; -v names all."""
 
-InventoryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--inventory",
-        metavar="FILE",
-        help="A TOML file with \\[targets] as in edgecal.toml.",
-        show_default="the nearest edgecal.toml",
-    ),
-]
-
 
 def audit(
     *,
     inventory: InventoryOption = None,
+    on: OnOption = None,
     bundles: Annotated[
         list[Path] | None,
         typer.Option(
@@ -71,17 +69,23 @@ def audit(
     edgecal audit --bundle net-8.5.edgecal --bundle net-10.3.edgecal
 
     edgecal audit --inventory fleet.toml --offline --json
+
+    edgecal audit --on 'site-a & tensorrt=8.5'
     """
     from rich.markup import escape
 
     from edgecal.cli import wiring
+    from edgecal.cli.selecting import hit_targets
     from edgecal.core.build import BuildOptions
     from edgecal.workflows.audit import audit_fleet
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    project = wiring.inventory(inventory) if inventory else wiring.project()
-    targets = list(project.targets.values())
+    project = wiring.inventory(inventory)
     _need_targets(project, inventory)
+    targets = list(project.targets.values())
+    if on is not None:
+        asking: Asking = "nobody" if offline else "strangers"
+        targets = list(hit_targets(on, project.inventory, story, asking=asking).values())
     read = _read(bundles, project, story)
     push = project.push
     with story.progress() as progress:
@@ -102,7 +106,7 @@ def audit(
 def _need_targets(project: Project, inventory: Path | None) -> None:
     from edgecal.errors import InventoryError
 
-    if not project.targets:
+    if not project.targets and not project.inventory.patterns:
         raise InventoryError(
             "no target is named" if project.source else "no edgecal.toml was found",
             where=str(inventory or project.source or Path.cwd()),

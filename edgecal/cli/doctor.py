@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from edgecal.cli.audit import InventoryOption, age_text
-from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
+from edgecal.cli.audit import age_text
+from edgecal.cli.options import InventoryOption, JsonOption, QuietOption, VerboseOption
 from edgecal.cli.printable import printable
 from edgecal.cli.story import Story, size_text
 
@@ -63,7 +63,7 @@ def doctor(
     from edgecal.workflows.doctor import diagnose
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    project = wiring.inventory(inventory) if inventory else wiring.project()
+    project = wiring.inventory(inventory)
     known = _known(targets, project, story)
     diagnosis = diagnose(
         wiring.host_facts(), wiring.platforms(), known, only_targets=targets is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -24,18 +25,43 @@ TargetOption = Annotated[
         "--target",
         "-t",
         metavar="T",
-        help="A name in edgecal.toml, an ssh_config host, or \\[user@]host\\[:port].",
+        help="A name in the inventory, an ssh_config host, or \\[user@]host\\[:port].",
         show_default=False,
     ),
 ]
 TargetsOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--target",
         "-t",
         metavar="T",
-        help="A name in edgecal.toml, an ssh_config host, or \\[user@]host\\[:port]; repeatable.",
+        help="A name in the inventory, an ssh_config host, or \\[user@]host\\[:port]; repeatable.",
         show_default=False,
+    ),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="EXPR",
+        help="The targets that an expression of names, globs, groups and facts hits, such as "
+        "'site-a & !canary & tensorrt=8.5 & module=orin-*'. Facts are what a target last said; one "
+        "that never answered is asked.",
+        show_default=False,
+    ),
+]
+ProbeOption = Annotated[
+    bool,
+    typer.Option("--probe", help="Ask anew for the facts in --on.", show_default=False),
+]
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--inventory",
+        metavar="FILE",
+        help="A TOML file with \\[targets] and \\[groups], what ansible-inventory --list prints, a "
+        "program that prints it, or an ssh_config.",
+        show_default="the nearest fleet.toml, else edgecal.toml",
     ),
 ]
 

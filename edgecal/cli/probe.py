@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from edgecal.cli.options import JsonOption, QuietOption, TargetOption, VerboseOption
+from edgecal.cli.options import (
+    InventoryOption,
+    JsonOption,
+    OnOption,
+    QuietOption,
+    TargetsOption,
+    VerboseOption,
+)
+from edgecal.cli.printable import printable
 from edgecal.cli.story import Story, size_text
 from edgecal.core.findings import Severity
 
@@ -20,61 +28,111 @@ if TYPE_CHECKING:
 
     from edgecal.core.access import Visit
     from edgecal.core.target import Target, TargetFacts
+    from edgecal.workflows.world import World
 
 
 def probe(
     *,
-    target: TargetOption,
+    targets: TargetsOption = None,
+    on: OnOption = None,
+    inventory: InventoryOption = None,
     cached: Annotated[
         bool,
         typer.Option(
-            "--cached", help="Show its last answer and do not connect.", show_default=False
+            "--cached", help="Show the last answer and do not connect.", show_default=False
         ),
     ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Ask a target what it is: TensorRT, JetPack, module, DLA, memory, disk; one round trip.
+    """Ask targets what they are: TensorRT, JetPack, module, DLA, memory, disk; one round trip.
 
     Names what would cost time later, too. The answer is kept here, for --cached and for audits.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
     edgecal probe --target nvidia@xavier.local
+
+    edgecal probe --on 'site-a & !canary' --json
     """
     from edgecal.cli import wiring
+    from edgecal.cli.push import max_exit_code
+    from edgecal.cli.selecting import chosen_targets
+    from edgecal.cli.several import ask_each, tell_failures
     from edgecal.core.access import check_access
-    from edgecal.core.probes import facts_to_json
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     now = wiring.now()
-    wanted = wiring.target(target)
-    visit = _last_visit(wanted, story) if cached else _new_visit(wanted, now, story)
-    findings = check_access(visit)
-    document: dict[str, object] = {
-        "schema": "edgecal.probe/1",
-        "target": target,
-        "facts": facts_to_json(visit.facts),
-        "findings": [finding.to_json() for finding in findings],
-    }
-    age = None
-    if cached and visit.at is not None:
-        age = max(now - visit.at, now - now)  # our own clock may have been set back
-        document.update(asked=visit.at.isoformat(), age_s=round(age.total_seconds()))
-    story.result(document, lambda console: _show(console, visit, age))
+    wanted = chosen_targets(targets, on=on, inventory=inventory, offline=cached, story=story)
+    world = None if cached else wiring.world()
+    visits, errors = ask_each(
+        wanted,
+        lambda text: (
+            _last_visit(wanted[text], story)
+            if world is None
+            else _new_visit(wanted[text], world, now, story)
+        ),
+    )
+    tell_failures(wanted, errors, story)
+    documents: list[dict[str, object]] = [
+        _document(text, visits[text], now, cached=cached)
+        if text in visits
+        else {"target": text, "facts": None, "findings": [], "error": errors[text].to_json()}
+        for text in wanted
+    ]
+    single = len(documents) == 1 and on is None  # who asked for one gets no list
+    story.result(
+        {"schema": "edgecal.probe/1", **(documents[0] if single else {"targets": documents})},
+        lambda console: _show_all(console, visits, now if cached else None, named=not single),
+    )
+    findings = [finding for visit in visits.values() for finding in check_access(visit)]
     story.findings(findings)
     hidden = sum(finding.severity is Severity.NOTE for finding in findings)
     if hidden and not verbose:
         story.tell(f"[dim]{hidden} {'notes' if hidden > 1 else 'note'} more with -v[/]")
+    if errors:
+        raise typer.Exit(max_exit_code([error.exit_code for error in errors.values()]))
 
 
-def _new_visit(target: Target, now: datetime, story: Story) -> Visit:
+def _document(text: str, visit: Visit, now: datetime, *, cached: bool) -> dict[str, object]:
+    from edgecal.core.access import check_access
+    from edgecal.core.probes import facts_to_json
+
+    document: dict[str, object] = {
+        "target": text,
+        "facts": facts_to_json(visit.facts),
+        "findings": [finding.to_json() for finding in check_access(visit)],
+    }
+    if cached and visit.at is not None:
+        age = _age(visit.at, now)
+        document.update(asked=visit.at.isoformat(), age_s=round(age.total_seconds()))
+    return document
+
+
+def _age(at: datetime, now: datetime) -> timedelta:
+    return max(now - at, now - now)  # our own clock may have been set back
+
+
+def _show_all(
+    console: Console, visits: Mapping[str, Visit], now: datetime | None, *, named: bool
+) -> None:
+    from rich.text import Text
+
+    for number, (text, visit) in enumerate(visits.items()):
+        if number:
+            console.print()
+        if named:
+            console.print(Text(printable(text), style="bold"))
+        _show(console, visit, _age(visit.at, now) if now and visit.at else None)
+
+
+def _new_visit(target: Target, world: World, now: datetime, story: Story) -> Visit:
     from edgecal.cli import wiring
     from edgecal.core.access import Visit
     from edgecal.workflows.world import ask_target
 
-    answer = ask_target(target, wiring.world())
+    answer = ask_target(target, world)
     kept = wiring.facts_cache(note=lambda text: story.tell(escape(text)))
     kept.store(target.name, answer.text, now, address=target.address)
     return Visit(target=target, facts=answer.facts, at=now)

@@ -9,7 +9,10 @@ import typer
 from edgecal.cli.ask import confirm
 from edgecal.cli.options import (
     BreakLockOption,
+    InventoryOption,
     JsonOption,
+    OnOption,
+    ProbeOption,
     QuietOption,
     TargetsOption,
     YesOption,
@@ -26,7 +29,10 @@ def prune(
         typer.Argument(help="The model.", show_default="all of them"),
     ] = None,
     *,
-    targets: TargetsOption,
+    targets: TargetsOption = None,
+    on: OnOption = None,
+    inventory: InventoryOption = None,
+    probe: ProbeOption = False,
     keep: Annotated[
         int, typer.Option(min=0, metavar="N", help="How many of the newest releases stay.")
     ] = 2,
@@ -49,12 +55,14 @@ def prune(
     """
     from edgecal.cli import wiring
     from edgecal.cli.push import max_exit_code
+    from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.several import ask_each, tell_failures
     from edgecal.workflows.prune import plan_prune
     from edgecal.workflows.prune import prune as remove
 
     story = Story(as_json=as_json, quiet=quiet)
-    wanted, world = {text: wiring.target(text) for text in targets}, wiring.world()
+    wanted = chosen_targets(targets, on=on, inventory=inventory, probe=probe, story=story)
+    world = wiring.world()
     plans, errors = ask_each(
         wanted,
         lambda text: plan_prune(wanted[text], world, name=name, keep=keep, break_lock=break_lock),

@@ -15,11 +15,14 @@ from edgecal.cli.options import (
     BuilderOption,
     BuildTimeoutOption,
     DlaOption,
+    InventoryOption,
     JsonOption,
     LimitRateOption,
     NoFp16Option,
     NoGpuFallbackOption,
+    OnOption,
     PrecisionOption,
+    ProbeOption,
     ProfileOption,
     QuietOption,
     TargetsOption,
@@ -49,7 +52,10 @@ def push(
         ),
     ] = None,
     *,
-    targets: TargetsOption,
+    targets: TargetsOption = None,
+    on: OnOption = None,
+    inventory: InventoryOption = None,
+    probe: ProbeOption = False,
     name: Annotated[
         str | None,
         typer.Option("--as", help="Name of the model on the target.", show_default="the bundle's"),
@@ -126,10 +132,13 @@ def push(
 
     edgecal push net-8.2.edgecal --target nano --precision fp16 --workspace 512 --bench
 
+    edgecal push net.edgecal --on 'site-a & !canary & module=orin-*' --dry-run
+
     edgecal push net.edgecal --target orin-1 --layout deepstream --nvinfer-config pgie.txt
     """
     from edgecal.cli import wiring
     from edgecal.cli.building import choose_options
+    from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.watch import watch_pushes
     from edgecal.core.bandwidth import parse_rate
     from edgecal.core.manifest import parse_name
@@ -137,7 +146,10 @@ def push(
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     project = wiring.project()
-    wanted = [wiring.target(text, builder=builder) for text in targets]
+    chosen = chosen_targets(
+        targets, on=on, inventory=inventory, probe=probe, story=story, builder=builder
+    )
+    wanted = list(chosen.values())
     said = {
         "dla_core": dla,
         "gpu_fallback": False if no_gpu_fallback else None,

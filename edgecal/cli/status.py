@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgecal.cli.options import JsonOption, QuietOption, TargetsOption
+from edgecal.cli.options import (
+    InventoryOption,
+    JsonOption,
+    OnOption,
+    ProbeOption,
+    QuietOption,
+    TargetsOption,
+)
 from edgecal.cli.story import Story
 
 if TYPE_CHECKING:
@@ -18,21 +25,31 @@ if TYPE_CHECKING:
 
 
 def status(
-    *, targets: TargetsOption, as_json: JsonOption = False, quiet: QuietOption = False
+    *,
+    targets: TargetsOption = None,
+    on: OnOption = None,
+    inventory: InventoryOption = None,
+    probe: ProbeOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Show which release of each model is active on a target, since when, and what else it keeps.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
     edgecal status --target nvidia@xavier.local
+
+    edgecal status --on 'site-a & !canary'
     """
     from edgecal.cli import wiring
     from edgecal.cli.push import max_exit_code
+    from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.several import ask_each, tell_failures
     from edgecal.workflows.targets import list_models
 
     story = Story(as_json=as_json, quiet=quiet)
-    wanted, world = {text: wiring.target(text) for text in targets}, wiring.world()
+    wanted = chosen_targets(targets, on=on, inventory=inventory, probe=probe, story=story)
+    world = wiring.world()
     found, errors = ask_each(wanted, lambda text: list_models(wanted[text], world))
     tell_failures(wanted, errors, story)
     documents: list[dict[str, Any]] = [

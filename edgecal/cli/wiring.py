@@ -74,11 +74,16 @@ def platforms() -> Platforms:
     return load_platforms()
 
 
-def target(text: str, *, builder: str | None = None) -> Target:
-    """Find a target by what the user calls it."""
+def target(
+    text: str, *, builder: str | None = None, known: Mapping[str, Target] | None = None
+) -> Target:
+    """Find a target by what the user calls it: in `known`, else in what lies around."""
     from dataclasses import replace
 
-    found = parse_target(text, project().targets)
+    if known is None:
+        known = project().targets
+        known = known if text in known else inventory().targets
+    found = parse_target(text, known)
     return replace(found, builder=builder) if builder else found
 
 
@@ -440,11 +445,30 @@ def facts_cache(note: Callable[[str], object] = lambda _text: None) -> FactsCach
     return FactsCache(state_folder() / "facts", note=note)
 
 
-def inventory(file: Path) -> Project:
-    """Read a file of the form of `edgecal.toml` that lies anywhere."""
-    from edgecal.adapters.project import read_project
+def inventory(file: Path | None = None) -> Project:
+    """Read an inventory of any kind; by default the nearest `fleet.toml`, else `edgecal.toml`.
 
-    return read_project(file, warn=_warn)
+    Settings for work stand in `edgecal.toml`, unless another file of its form was given.
+    """
+    from dataclasses import replace
+
+    from edgecal.adapters.inventory import find_inventory, read_inventory
+    from edgecal.core.project import Project
+
+    given = read_inventory(file, warn=_warn) if file else None
+    if given is not None and given.is_ours:
+        return given
+    here = project()
+    if given is None:
+        found = find_inventory(Path.cwd())
+        if found is None or (
+            here.source and here.targets and len(Path(here.source).parts) > len(found.parts)
+        ):  # both lie in the working directory or above it: the longer path is the nearer one
+            return here
+        given = read_inventory(found, warn=_warn)
+        if given != replace(Project(), source=given.source, inventory=given.inventory):
+            _warn(f"{found}: only [targets] and [groups] of it count; see edgecal.toml")
+    return replace(here, source=given.source, inventory=given.inventory)
 
 
 @cache

@@ -7,13 +7,24 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgecal.core.inventory import (
+    ALL,
+    COMMANDS,
+    GroupEntry,
+    Inventory,
+    TargetEntry,
+    resolve,
+)
 from edgecal.core.preprocess import Preprocess, parse_preprocess
-from edgecal.core.target import Target
+from edgecal.core.selection import FACT_NAMES
 from edgecal.core.verification import Thresholds
 from edgecal.errors import InventoryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from edgecal.core.target import Target
+    from edgecal.core.toml_lines import Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,29 +74,30 @@ class Project:
     preprocess: Preprocess | None = None
     push: PushDefaults = field(default_factory=PushDefaults)
     thresholds: Thresholds = field(default_factory=Thresholds)
-    targets: Mapping[str, Target] = field(default_factory=dict)
+    inventory: Inventory = field(default_factory=Inventory)
+    is_ours: bool = True
+    """Whether it was read from a file of this form, and not from an inventory of another."""
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """The targets of its inventory."""
+        return self.inventory.targets
 
     def without_commands(self) -> Project:
         """Give the project without what it says to run, on targets and on this machine."""
-        none: dict[str, Any] = dict.fromkeys(_COMMANDS, ())
-        bare = {name: replace(one, **none) for name, one in self.targets.items()}
         here = replace(self.calibrate, trt_python=None, trt_container=None)
-        return replace(self, targets=bare, calibrate=here)
+        return replace(self, inventory=self.inventory.without_commands(), calibrate=here)
 
     def commands(self) -> tuple[str, ...]:
         """Name the settings that say what to run."""
         settings = {
-            **{
-                name: any(getattr(one, name) for one in self.targets.values()) for name in _COMMANDS
-            },
+            **dict.fromkeys(self.inventory.commands(), True),
             "trt_python": self.calibrate.trt_python is not None,
             "trt_container": self.calibrate.trt_container is not None,
         }
         return tuple(name for name, said in settings.items() if said)
 
 
-_COMMANDS = ("exec", "pre_build", "post_build", "health")
-"""Settings of a target that say what to run."""
 _GENERATOR = re.compile(r"[\w.]+:\w+")
 """`module:function`, where other data is a path."""
 _CALIBRATE = {
@@ -130,58 +142,158 @@ _TARGET = {
     "python": "word",
     "identity_file": "path",
     "known_hosts": "path",
-    **dict.fromkeys(_COMMANDS, "argv"),
+    **dict.fromkeys(COMMANDS, "argv"),
     "soak_s": "count",
     "require_signature": "flag",
 }
+_ENTRY = {**_TARGET, "groups": "names", "vars": "table"}
+_GROUP = {
+    **{name: kind for name, kind in _TARGET.items() if name != "host"},
+    "targets": "names",
+    "children": "names",
+    "vars": "table",
+}
 
 
-def parse_project(document: Mapping[str, Any], *, source: str) -> Project:
-    """Read a decoded `edgecal.toml`.
+def parse_project(
+    document: Mapping[str, Any], *, source: str, lines: Lines | None = None
+) -> Project:
+    """Read a decoded `edgecal.toml`, or a `fleet.toml`: that has `[targets]` and `[groups]` alone.
 
     Parameters
     ----------
     source
         Path of the file; relative paths in it mean its folder.
+    lines
+        Where its tables and keys stand, for messages.
 
     Raises
     ------
     InventoryError
         If a table or key is unknown or its value does not fit; the message names it.
     """
-    folder = posixpath.dirname(source)
-    tables = {"calibrate", "preprocess", "push", "verify", "targets"}
+    places = Places(source, lines or {})
+    tables = {"calibrate", "preprocess", "push", "verify", "targets", "groups"}
     for name in document:
         if name not in tables:
             raise InventoryError(
                 f"unknown table [{name}]; known are {', '.join(sorted(tables))}",
-                where=source,
+                where=places.of(name),
                 remedy="correct the name, or remove the table",
             )
-    targets = {}
-    for name, table in _table(document, "targets", source).items():
-        values = _read(table, _TARGET, f"{source}: [targets.{name}]", folder)
-        targets[name] = Target(name=name, **{"host": name, **values})
     return Project(
         source=source,
         calibrate=CalibrateDefaults(
-            **_read(
-                _table(document, "calibrate", source), _CALIBRATE, f"{source}: [calibrate]", folder
-            )
+            **_read(_table(document, "calibrate", source), _CALIBRATE, places, "calibrate")
         ),
         preprocess=parse_preprocess(
             _table(document, "preprocess", source), source=f"{source}: [preprocess]"
         )
         if "preprocess" in document
         else None,
-        push=PushDefaults(
-            **_read(_table(document, "push", source), _PUSH, f"{source}: [push]", folder)
-        ),
+        push=PushDefaults(**_read(_table(document, "push", source), _PUSH, places, "push")),
         thresholds=Thresholds(
-            **_read(_table(document, "verify", source), _VERIFY, f"{source}: [verify]", folder)
+            **_read(_table(document, "verify", source), _VERIFY, places, "verify")
         ),
-        targets=targets,
+        inventory=_inventory(document, places),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where tables and keys of a file stand."""
+
+    source: str
+    lines: Lines = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """What relative paths in the file mean."""
+        return posixpath.dirname(self.source)
+
+    def of(self, *path: str, key: str | None = None) -> str:
+        """Name the place of a table, or of a key in it, as well as it is known."""
+        whole = path if key is None else (*path, key)
+        known = next(
+            (
+                self.lines[whole[:end]]
+                for end in range(len(whole), 0, -1)
+                if whole[:end] in self.lines
+            ),
+            None,
+        )
+        line = "" if known is None else f":{known}"
+        return f"{self.source}{line}: [{'.'.join(path)}]"
+
+
+def read_settings(table: object, places: Places, *path: str) -> dict[str, Any]:
+    """Read settings of a target that stand in any file.
+
+    Raises
+    ------
+    InventoryError
+        If one is unknown or its value does not fit.
+    """
+    return _read(table, _TARGET, places, *path)
+
+
+def _inventory(document: Mapping[str, Any], places: Places) -> Inventory:
+    targets = []
+    for name, table in _table(document, "targets", places.source).items():
+        values = _read(table, _ENTRY, places, "targets", name)
+        targets.append(
+            TargetEntry(
+                name=name,
+                where=places.of("targets", name),
+                groups=values.pop("groups", ()),
+                variables=_variables(values.pop("vars", {}), places, "targets", name),
+                settings=values,
+            )
+        )
+    groups = []
+    names = {one.name for one in targets}
+    for name, table in _table(document, "groups", places.source).items():
+        if name in names:
+            raise InventoryError(
+                f"{name!r} is a target and a group: nobody could tell which one is meant",
+                where=places.of("groups", name),
+                remedy="give one of them another name",
+            )
+        values = _read(table, _GROUP, places, "groups", name)
+        if name == ALL and not values.keys().isdisjoint({"targets", "children"}):
+            raise InventoryError(
+                "the group of every target lists targets or groups",
+                where=places.of("groups", name),
+                remedy="leave 'targets' and 'children' out: all of them are in it",
+            )
+        groups.append(
+            GroupEntry(
+                name=name,
+                where=places.of("groups", name),
+                targets=values.pop("targets", ()),
+                children=values.pop("children", ()),
+                variables=_variables(values.pop("vars", {}), places, "groups", name),
+                settings=values,
+            )
+        )
+    return resolve(targets, groups)
+
+
+def _variables(table: Mapping[str, object], places: Places, *path: str) -> dict[str, Any]:
+    for name, value in table.items():
+        if name in FACT_NAMES:
+            raise InventoryError(
+                f"the variable {name!r} is called like a fact that targets are asked for",
+                where=places.of(*path, "vars", key=name),
+                remedy="give it another name",
+            )
+        if not isinstance(value, str | int | float):
+            raise InventoryError(
+                f"the variable {name!r} wants a text, a number, true or false, found {value!r}",
+                where=places.of(*path, "vars", key=name),
+                remedy="correct the value",
+            )
+    return dict(table)
 
 
 def _table(document: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:
@@ -195,20 +307,23 @@ def _table(document: Mapping[str, Any], name: str, source: str) -> Mapping[str, 
     return table
 
 
-def _read(table: object, known: Mapping[str, str], where: str, folder: str) -> dict[str, Any]:
+def _read(table: object, known: Mapping[str, str], places: Places, *path: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise InventoryError(
-            f"expected a table, found {table!r}", where=where, remedy="write key = value lines"
+            f"expected a table, found {table!r}",
+            where=places.of(*path),
+            remedy="write key = value lines",
         )
     values: dict[str, Any] = {}
     for key, value in table.items():
+        where = places.of(*path, key=key)
         if key not in known:
             raise InventoryError(
                 f"unknown key {key!r}; known are {', '.join(sorted(known))}",
                 where=where,
                 remedy="correct the name, or remove the line",
             )
-        values[key] = _value(key, value, known[key], where, folder)
+        values[key] = _value(key, value, known[key], where, places.folder)
     return values
 
 
@@ -218,6 +333,8 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
         return tuple(_value(key, one, kind.removesuffix("s"), where, folder) for one in several)
     if kind == "argv":
         return _argv(key, value, where)
+    if kind == "names" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
     if (kind == "word" and isinstance(value, str)) or (kind == "table" and isinstance(value, dict)):
         return value
     if kind in _WORDS:
@@ -247,8 +364,9 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
             return value
         if kind == "index" and isinstance(value, int) and value >= 0:
             return value
+    what = "list of names" if kind == "names" else kind
     raise InventoryError(
-        f"{key} wants a {kind}, found {value!r}", where=where, remedy="correct the value"
+        f"{key} wants a {what}, found {value!r}", where=where, remedy="correct the value"
     )
 
 
