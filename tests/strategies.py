@@ -54,3 +54,24 @@ def activation_batches(*, odd: bool = True) -> st.SearchStrategy[list[Values]]:
     elements = st.one_of(usual, st.just(0.0), st.floats(width=32)) if odd else usual
     batch = hnp.arrays(np.float32, st.integers(0 if odd else 1, 30), elements=elements)
     return st.lists(batch, min_size=1, max_size=6)
+
+
+def shell_words() -> st.SearchStrategy[str]:
+    """What a shell would make something else of if it saw it, in any mixture; no NUL."""
+    pieces = st.sampled_from(
+        [
+            "$(touch pwned)",
+            "`touch pwned`",
+            ";touch pwned;",
+            "'",
+            '"',
+            "\\",
+            "\n",
+            " ",
+            "*",
+            "~",
+            "-n",
+        ]
+    )
+    plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+    return st.lists(pieces | plain, max_size=6).map("".join)

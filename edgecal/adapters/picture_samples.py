@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy.typing as npt
 
 from edgecal.adapters.contact_sheet import TILES, Tile, draw_contact_sheet
-from edgecal.adapters.image_lists import (
-    ImageFiles,
-)
+from edgecal.adapters.image_lists import ImageFiles
 from edgecal.adapters.images import apply_preprocess, decode_image, look_at
 from edgecal.adapters.picture_sources import open_pictures
 from edgecal.adapters.pictures import folder_of

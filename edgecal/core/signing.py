@@ -30,8 +30,8 @@ devices. What it does not cover:
 - A bundle whose signature was removed, wherever none is required.
 - Containers: with `exec` the container's own /etc/edgecal is the one that counts.
 
-`rollback` and `rebuild` are exempt from the record of counters, not from the floors: what they use
-was judged when it came.
+`rollback` looks at no signature, and `rebuild` at the floors only, not at the record of counters:
+what they use was judged when it came.
 """
 
 from __future__ import annotations

@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgecal.adapters.scripts import AGENT_PARTS, load_scripts
+from tests.strategies import shell_words
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("setsid") is None,
@@ -678,6 +681,18 @@ def test_the_command_gets_exactly_its_arguments(target: Target) -> None:
         [sys.executable, "-c", script, *nasty, ""]
     )
     assert not (target.job / "pwned").exists()
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(words=st.lists(shell_words(), min_size=1, max_size=4))
+def test_any_words_reach_the_command_as_they_are(target: Target, words: list[str]) -> None:
+    script = "import json, sys; json.dump(sys.argv[1:], open('seen', 'w'))"
+    target.start(sys.executable, "-S", "-c", script, *words)
+    assert target.wait()[0].startswith("job=done status=0 ")
+    assert json.loads((target.job / "seen").read_text()) == words
+    assert not list(target.root.rglob("pwned"))
 
 
 @pytest.mark.parametrize("word", ["drop_lock", "exit", "no-such-program", "eval"])

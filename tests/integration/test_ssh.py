@@ -20,6 +20,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgecal.adapters.loopback import LoopbackServer, start_loopback
 from edgecal.adapters.ssh import SshTransport, connect, fetch_host_key, known_as
@@ -32,6 +34,7 @@ from edgecal.errors import (
     TargetError,
     TransferError,
 )
+from tests.strategies import shell_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,6 +185,15 @@ def test_output_and_errors_are_kept_apart(transport: SshTransport) -> None:
 def test_arguments_arrive_as_they_were_given(transport: SshTransport) -> None:
     result = transport.run(["printf", "%s\\0", *NASTY], timeout_s=10)
     assert result.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in NASTY]
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(shell_words(), min_size=1, max_size=6))
+def test_any_words_arrive_as_they_are(transport: SshTransport, words: list[str]) -> None:
+    result = transport.run(["printf", "%s\\0", *words], timeout_s=10)
+    assert result.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
+    left = transport.run(["sh", "-c", "ls -d pwned"], timeout_s=10)
+    assert left.exit_status != 0, "a word was run"
 
 
 def test_input_and_output_of_megabytes_flow_at_once(transport: SshTransport) -> None:
