@@ -56,13 +56,17 @@ def activation_batches(*, odd: bool = True) -> st.SearchStrategy[list[Values]]:
     return st.lists(batch, min_size=1, max_size=6)
 
 
+RAN = "edgecal-ran-this"
+"""The file that `shell_words` makes where a shell runs a part of them."""
+
+
 def shell_words() -> st.SearchStrategy[str]:
     """What a shell would make something else of if it saw it, in any mixture; no NUL."""
     pieces = st.sampled_from(
         [
-            "$(touch pwned)",
-            "`touch pwned`",
-            ";touch pwned;",
+            f"$(touch {RAN})",
+            f"`touch {RAN}`",
+            f";touch {RAN};",
             "'",
             '"',
             "\\",

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgecal.adapters.scripts import AGENT_PARTS, load_scripts
-from tests.strategies import shell_words
+from tests.strategies import RAN, shell_words
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("setsid") is None,
@@ -662,7 +662,7 @@ def test_the_command_gets_exactly_its_arguments(target: Target) -> None:
         " ",
         "a'b",
         'c"d',
-        "$(touch pwned)",
+        f"$(touch {RAN})",
         "`id`",
         "*",
         "~",
@@ -680,7 +680,7 @@ def test_the_command_gets_exactly_its_arguments(target: Target) -> None:
     assert (target.job / "argv").read_text() == "\n".join(
         [sys.executable, "-c", script, *nasty, ""]
     )
-    assert not (target.job / "pwned").exists()
+    assert not (target.job / RAN).exists()
 
 
 @settings(
@@ -692,7 +692,7 @@ def test_any_words_reach_the_command_as_they_are(target: Target, words: list[str
     target.start(sys.executable, "-S", "-c", script, *words)
     assert target.wait()[0].startswith("job=done status=0 ")
     assert json.loads((target.job / "seen").read_text()) == words
-    assert not list(target.root.rglob("pwned"))
+    assert not list(target.root.rglob(RAN))
 
 
 @pytest.mark.parametrize("word", ["drop_lock", "exit", "no-such-program", "eval"])
