@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +68,19 @@ class BuildOptions:
     def int8(self) -> bool:
         """Tell whether the engine may run in INT8."""
         return self.precision == "int8"
+
+
+def parse_build_options(recorded: Mapping[str, Any]) -> BuildOptions:
+    """Read options as `asdict` and JSON left them; words of a later edgecal are passed over."""
+    known = {one.name for one in fields(BuildOptions)}
+    values: dict[str, Any] = {key: value for key, value in recorded.items() if key in known}
+    values = {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
+    if "profile" in values:
+        values["profile"] = tuple(
+            (name, ShapeRange(**{key: tuple(shape) for key, shape in shapes.items()}))
+            for name, shapes in values["profile"]
+        )
+    return BuildOptions(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

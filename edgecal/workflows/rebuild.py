@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from edgecal.core.build import BuildOptions, ShapeRange
+from edgecal.core.build import parse_build_options
 from edgecal.core.golden import GoldenRun, parse_golden, serialize_golden
 from edgecal.core.manifest import (
     CACHE_FILE,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from edgecal.core.build import BuildOptions
     from edgecal.core.manifest import Manifest
     from edgecal.core.target import Target
     from edgecal.workflows.device import Device
@@ -117,21 +118,9 @@ def plan_rebuild(
             name=model.name,
             release=chosen,
             bundle=_read_back(device, record, f"release {chosen} on {target.name}"),
-            build=_build_options(record.get("options", {})),
+            build=parse_build_options(record.get("options", {})),
             builder=record.get("builder", {}).get("name"),
         )
-
-
-def _build_options(recorded: Mapping[str, Any]) -> BuildOptions:
-    known = {one.name for one in fields(BuildOptions)}
-    values: dict[str, Any] = {key: value for key, value in recorded.items() if key in known}
-    values = {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
-    if "profile" in values:
-        values["profile"] = tuple(
-            (name, ShapeRange(**{key: tuple(shape) for key, shape in shapes.items()}))
-            for name, shapes in values["profile"]
-        )
-    return BuildOptions(**values)
 
 
 def _read_back(device: Device, record: Mapping[str, Any], where: str) -> StoredBundle:

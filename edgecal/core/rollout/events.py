@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from edgecal.core.rollout.gates import Condition, Gate
+from edgecal.core.rollout.job import job_json, parse_job
 from edgecal.core.rollout.state import Fault, OnFailure, Plan, Policy, Retries
 from edgecal.errors import InputError
 
@@ -174,6 +175,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
             "in_flight": policy.in_flight,
             "retries": asdict(policy.retries),
         },
+        "job": job_json(plan.job),
     }
 
 
@@ -195,4 +197,5 @@ def _plan(document: dict[str, Any]) -> Plan:
             in_flight=policy["in_flight"],
             retries=Retries(**policy["retries"]),
         ),
+        job=parse_job(document["job"]),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from edgecal.core.rollout.gates import Condition, Gate
+from edgecal.core.rollout.job import Job
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Plan:
     refused: Mapping[str, tuple[str, ...]]
     """Targets in no wave, with the rules that refused them."""
     policy: Policy
+    job: Job = field(default_factory=Job)
 
     def __post_init__(self) -> None:
         names = [name for wave in self.waves for name in wave]
