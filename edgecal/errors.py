@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgecal.core.findings import Finding
 
@@ -41,6 +41,10 @@ class EdgecalError(Exception):
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head}\n  try: {self.remedy}"
 
+    def __reduce__(self) -> tuple[Callable[..., EdgecalError], tuple[object, ...]]:
+        """Go whole to another process; an exception's own way knows no keywords."""
+        return _again, (type(self), self.args, dict(vars(self)))
+
     def to_json(self) -> dict[str, str]:
         """Give the keys scripts rely on."""
         return {
@@ -49,6 +53,14 @@ class EdgecalError(Exception):
             "where": self.where,
             "remedy": self.remedy,
         }
+
+
+def _again(
+    kind: type[EdgecalError], args: tuple[object, ...], parts: dict[str, object]
+) -> EdgecalError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(parts)
+    return error
 
 
 class InputError(EdgecalError):
@@ -98,6 +110,19 @@ class DependencyError(InputError):
     """An optional package is not installed; the message names the extra."""
 
     code = "dependency"
+
+
+class ClusterError(InputError):
+    """A cluster cannot be reached, or cannot do what was asked."""
+
+    code = "cluster"
+
+
+class WorkerError(EdgecalError):
+    """A worker of a cluster was lost; nobody knows how far it had come."""
+
+    exit_code = 4
+    code = "worker"
 
 
 class IncompatibleError(EdgecalError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -320,6 +320,40 @@ class Bencher(Protocol):
 
     def parse_bench(self, data: bytes, *, source: str) -> Latency:
         """Read what that wrote."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterWorker:
+    """One worker of a cluster, as it says of itself."""
+
+    address: str
+    """Of this very process: no other one will have it."""
+    name: str
+    targets: frozenset[str]
+    """Names in the worker's own inventory of those that it may touch."""
+    threads: int
+    edgecal: str
+    onnxruntime: str
+
+
+class Cluster(Protocol):
+    """Processes on other machines that do what they are asked to, each a list of operations."""
+
+    def workers(self) -> tuple[ClusterWorker, ...]:
+        """Ask who is there now. Raises `WorkerError` if nobody can tell."""
+        ...
+
+    def call(self, worker: str, operation: str, *args: object) -> Any:  # noqa: ANN401 - many kinds
+        """Have a worker do something once, and wait for what it gives.
+
+        Raises what the operation does, and `WorkerError` if the worker is lost before it is over:
+        nobody does it again behind the caller's back.
+        """
+        ...
+
+    def listen(self, topic: str, hear: Callable[[bytes], object]) -> None:
+        """Hear what workers say under a topic, from any thread."""
         ...
 
 

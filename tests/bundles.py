@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 FAKE_TRTEXEC = Path(__file__).resolve().parent / "fake_trtexec.py"
+QUICK_TRTEXEC = FAKE_TRTEXEC.parent / "faults" / "trtexec.sh"
 
 
 def install_trtexec(folder: Path, bundle: Bundle, *, version: str = "8502", mode: str = "") -> None:
@@ -79,3 +82,38 @@ def make_bundles(folder: Path, *versions: str, name: str = "net") -> list[Bundle
         )
         for one in done
     ]
+
+
+def record_trtexec(folder: Path, programs: Path, bundle: Bundle) -> None:
+    """Put a stand-in for trtexec into `programs` that takes milliseconds.
+
+    The strict one, which is installed in `folder`, says once what the quick one then repeats.
+    """
+    folder.mkdir()
+    install_trtexec(folder, bundle)
+    for name in ("model.onnx", "calibration.cache"):
+        shutil.copy(bundle.path / name, folder)
+    build = ("--onnx=model.onnx", "--int8", "--calib=calibration.cache", "--verbose", "--fp16")
+    for name, words in (("help", ("--help",)), ("build", (*build, "--saveEngine=engine"))):
+        done = subprocess.run(
+            [folder / "trtexec", *words], cwd=folder, capture_output=True, check=True
+        )
+        (programs / name).write_bytes(done.stdout)
+    outputs = programs / "outputs"
+    outputs.mkdir()
+    with bundle.open(GOLDEN_FILE) as stream:
+        runs = parse_golden(stream.read(), source="golden.npz")
+    for run in runs:
+        (value,) = run.inputs.values()
+        (folder / "input").write_bytes(value.tobytes())
+        files = (f"--loadInputs={next(iter(run.inputs))}:input", "--exportOutput=output")
+        subprocess.run(
+            [folder / "trtexec", "--loadEngine=engine", *files],
+            cwd=folder,
+            capture_output=True,
+            check=True,
+        )
+        shutil.copy(folder / "output", outputs / hashlib.sha256(value.tobytes()).hexdigest())
+    shutil.copy(QUICK_TRTEXEC, programs / "trtexec")
+    (programs / "trtexec").chmod(0o755)
+    (programs / "breakpoint").touch()

@@ -35,7 +35,9 @@ settings.load_profile("edgecal")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let people ask for what takes minutes."""
     parser.addoption(
-        "--slow", action="store_true", help="walk every row of the fault table over a real sshd too"
+        "--slow",
+        action="store_true",
+        help="walk every row of the fault table, and every kill of a rollout, over real sshds too",
     )
 
 

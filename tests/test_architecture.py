@@ -15,7 +15,16 @@ from edgecal.adapters import reference_builder
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = CHECKOUT / "edgecal"
-HEAVY: Final = ("onnxruntime", "cv2", "onnx", "fabric", "paramiko", "tensorrt", "pycuda")
+HEAVY: Final = (
+    "onnxruntime",
+    "cv2",
+    "onnx",
+    "fabric",
+    "paramiko",
+    "tensorrt",
+    "pycuda",
+    "distributed",
+)
 
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "core": ("edgecal.core", "edgecal.errors"),
@@ -118,6 +127,7 @@ def test_the_reference_builder_takes_along_every_module_it_imports() -> None:
         ("calibrate", "--help"),
         ("batches", "--help"),
         ("cache", "--help"),
+        ("worker", "--help"),
     ],
 )
 def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:

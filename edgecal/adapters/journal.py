@@ -15,94 +15,26 @@ machine, or in another container, can only be waited for.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import secrets
-import socket
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import sqlalchemy as sa
+
 from edgecal.adapters.facts_cache import state_folder
+from edgecal.adapters.holders import read_holder, this_process
 from edgecal.core.rollout.chain import Entry, Head, first_break, link
 from edgecal.core.rollout.events import WISHES, Event, event_text, parse_event
+from edgecal.core.rollout.plan import parse_rollout_name
 from edgecal.errors import DependencyError, InputError
 from edgecal.ports import JournalRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import sqlalchemy as sa
-
 LEASE_S: Final = 60
 """How long a lease holds without an entry or a renewal."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _BUSY_MS: Final = 20_000
 """How long SQLite waits for another writer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """One process, so that others can tell whether it still runs."""
-
-    host: str
-    system: str
-    """Boot id and process namespace; empty where the system tells neither."""
-    pid: int
-    started: str
-
-    @property
-    def text(self) -> str:
-        """Spell it for the database."""
-        return "\n".join((self.host, self.system, str(self.pid), self.started))
-
-    def __str__(self) -> str:
-        """Spell it for people."""
-        return f"process {self.pid} on {self.host}"
-
-    def gone(self) -> bool:
-        """Tell whether it has certainly ended: only a process beside ours can be known to."""
-        if not self.system or self.system != this_process().system:
-            return False
-        started = _started(self.pid)
-        if started:
-            return started != self.started
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # somebody else's, and /proc may be hiding it (hidepid)
-            return False
-        return True  # a zombie of ours
-
-
-def this_process() -> Holder:
-    """Describe this process."""
-    system = ""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        system = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    pid = os.getpid()
-    return Holder(host=socket.gethostname(), system=system, pid=pid, started=_started(pid))
-
-
-def _started(pid: int) -> str:
-    """Give a process's start time in ticks since boot; empty if it has ended or is a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "surrogateescape")
-    except OSError:
-        return ""
-    # the name in parentheses may hold anything, parentheses too
-    state, *rest = stat.rpartition(")")[2].split()
-    return "" if state in "ZX" else rest[18]
-
-
-def _holder(text: str) -> Holder:
-    try:
-        host, system, pid, started = text.split("\n")
-        return Holder(host=host, system=system, pid=int(pid), started=started)
-    except ValueError:  # a row that was meddled with: only its time tells
-        return Holder(host=repr(text[:60]), system="", pid=0, started="")
 
 
 class DatabaseJournal:
@@ -138,12 +70,7 @@ class DatabaseJournal:
 
     def create(self, rollout: str, event: Event) -> None:
         """Write a rollout's first entry; its name must be new."""
-        if not _NAME.fullmatch(rollout):
-            raise InputError(
-                f"expected a name of letters, digits, '.', '_' and '-', found {rollout!r:.80}",
-                where="rollout",
-                remedy="choose a shorter or plainer name",
-            )
+        parse_rollout_name(rollout, source="rollout")
         with self._transaction() as base:
             if self._row(base, rollout) is not None:
                 raise InputError(
@@ -214,13 +141,14 @@ class DatabaseJournal:
         order = (table.c.created_ms.desc(), table.c.rollout)
         with self._transaction() as base:
             rows = base.execute(table.select().order_by(*order)).all()
+            now_ms = self._now_ms(base)
         return tuple(
             JournalRow(
                 rollout=row.rollout,
                 created_ms=row.created_ms,
                 entries=row.entries,
                 digest=row.digest,
-                driver=_driver(row),
+                driver=_driver(row) if _is_driven(row, now_ms) else "",
             )
             for row in rows
         )
@@ -231,7 +159,7 @@ class DatabaseJournal:
         with self._transaction() as base:
             row = self._locked(base, rollout)
             now_ms = self._now_ms(base)
-            if row.token and now_ms < row.expires_ms and not _holder(row.holder).gone():
+            if row.token and now_ms < row.expires_ms and not read_holder(row.holder).gone():
                 seconds = (row.expires_ms - now_ms) // 1000 + 1
                 raise InputError(
                     f"another controller drives this rollout: {_driver(row)}",
@@ -335,8 +263,13 @@ _CLOCKS: Final = {
 }
 
 
+def _is_driven(row: sa.Row[Any], now_ms: int) -> bool:
+    """Tell whether somebody who may be alive has the lease."""
+    return bool(row.token) and now_ms < row.expires_ms and not read_holder(row.holder).gone()
+
+
 def _driver(row: sa.Row[Any]) -> str:
-    return str(_holder(row.holder)) if row.token else ""
+    return str(read_holder(row.holder)) if row.token else ""
 
 
 def _default_url() -> str:
@@ -353,13 +286,6 @@ def _default_url() -> str:
 
 
 def _engine(url: str) -> sa.Engine:
-    try:
-        import sqlalchemy as sa  # noqa: PLC0415 - the extra `fleet`
-    except ImportError as error:
-        raise DependencyError(
-            "rollouts keep their journal through SQLAlchemy, which is not installed",
-            remedy="pip install 'edgecal[fleet]'",
-        ) from error
     try:
         named = sa.make_url(url)
         if named.drivername in {"postgresql", "postgres"}:
@@ -414,8 +340,6 @@ def _begin_sqlite(base: sa.Connection) -> None:
 
 
 def _tables() -> tuple[sa.Table, sa.Table]:
-    import sqlalchemy as sa  # noqa: PLC0415 - the extra `fleet`
-
     metadata = sa.MetaData()
     rollouts = sa.Table(
         "edgecal_rollouts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +97,18 @@ class OrtBackend:
 
     def expose(self, tensors: Sequence[str]) -> OrtNetwork:
         """Make the float32 network give these tensors beside its own outputs."""
+        return self._load(self._exposed(tensors))
+
+    def pack(self, tensors: Sequence[str]) -> bytes:
+        """Write down what `load_packed` makes the same network of, on another machine."""
+        about = {"source": str(self._model.path), "halves": sorted(self._halves)}
+        return json.dumps(about).encode() + b"\n" + self._exposed(tensors)
+
+    def _exposed(self, tensors: Sequence[str]) -> bytes:
         own = {output.name for output in self.graph.outputs}
         inputs = {tensor.name for tensor in self.graph.inputs}
         extra = tuple(name for name in tensors if name not in own | inputs)
-        return self._load(with_outputs(self._model, extra))
+        return with_outputs(self._model, extra)
 
     def simulate(self, scales: Mapping[str, float]) -> OrtNetwork:
         """Make the network that quantizes with these scales, computed in float32.
@@ -121,14 +130,26 @@ class OrtBackend:
         return fastest_sweep()
 
     def _load(self, model: bytes, settings: Mapping[str, str] | None = None) -> OrtNetwork:
-        options = onnxruntime.SessionOptions()
-        # one thread: with more, sums are split otherwise and the last bits depend on the machine
-        options.intra_op_num_threads = 1
-        # a plan of memory takes as much again while outputs live on, and saves no time
-        options.enable_mem_pattern = False
+        options = _exact_options()
         for key, value in (settings or {}).items():
             options.add_session_config_entry(key, value)
         return _open(model, options, str(self._model.path), self._halves)
+
+
+def load_packed(data: bytes) -> OrtNetwork:
+    """Load what `OrtBackend.pack` wrote down: it runs to the same bits, on the same processor."""
+    head, _, model = data.partition(b"\n")
+    about = json.loads(head)
+    return _open(model, _exact_options(), about["source"], frozenset(about["halves"]))
+
+
+def _exact_options() -> Any:
+    options = onnxruntime.SessionOptions()
+    # one thread: with more, sums are split otherwise and the last bits depend on the machine
+    options.intra_op_num_threads = 1
+    # a plan of memory takes as much again while outputs live on, and saves no time
+    options.enable_mem_pattern = False
+    return options
 
 
 def load_network(path: Path) -> OrtNetwork:

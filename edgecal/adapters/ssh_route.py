@@ -300,6 +300,25 @@ def find_route(target: Target) -> list[Hop]:
         ) from error
 
 
+def find_bastion(target: Target) -> str:
+    """Name the server that every connection to a target goes through first; "" if it is direct.
+
+    A ProxyCommand is one, too: those that differ in the target's name alone lead through the same
+    server, as far as can be told from here.
+
+    Raises
+    ------
+    InputError
+        If ssh_config cannot be used.
+    """
+    first, *others = find_route(target)
+    if others or first.proxy:
+        host, port = first.connection.host, first.connection.port
+        words = [word.replace(host, "%h").replace(str(port), "%p") for word in first.proxy]
+        return shlex.join(words) if words else f"{host}:{port}"
+    return ""
+
+
 def _way(target: Target, *, end: Target, beyond: frozenset[str]) -> list[Hop]:
     config = _ssh_config(target)
     jumps = [_gateway(end, text) for text in jump_hosts(config.lookup(target.host))]

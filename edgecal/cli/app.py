@@ -29,12 +29,14 @@ from edgecal.cli.prune import prune
 from edgecal.cli.push import push
 from edgecal.cli.rebuild import rebuild
 from edgecal.cli.rollback import rollback
+from edgecal.cli.rollout.group import group as rollout
 from edgecal.cli.sign import sign
 from edgecal.cli.status import status
 from edgecal.cli.story import Story
 from edgecal.cli.targets import group as targets
 from edgecal.cli.trust import trust
 from edgecal.cli.verify import verify
+from edgecal.cli.worker import worker
 from edgecal.errors import EdgecalError
 
 _USAGE: Final = 2
@@ -87,11 +89,13 @@ for _command in (
     verify,
     audit,
     doctor,
+    worker,
 ):
     app.command()(_command)
 app.add_typer(cache)
 app.add_typer(targets)
 app.add_typer(fleet)
+app.add_typer(rollout)
 
 
 def main(arguments: list[str] | None = None) -> None:

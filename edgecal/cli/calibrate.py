@@ -17,6 +17,14 @@ from edgecal.cli.backends import (
 )
 from edgecal.cli.calibrated import show_bundles
 from edgecal.cli.calibrating import Keep, derive_from_bundle, pass_over_data
+from edgecal.cli.cluster import (
+    ClusterCaOption,
+    ClusterCertOption,
+    ClusterKeyOption,
+    ClusterOption,
+    ClusterWords,
+    InsecureClusterOption,
+)
 from edgecal.cli.data import (
     ColorOption,
     CropOption,
@@ -158,6 +166,11 @@ def calibrate(
     backend: BackendOption = None,
     trt_python: TrtPythonOption = None,
     trt_container: TrtContainerOption = None,
+    cluster: ClusterOption = None,
+    insecure_cluster: InsecureClusterOption = False,
+    cluster_ca: ClusterCaOption = None,
+    cluster_cert: ClusterCertOption = None,
+    cluster_key: ClusterKeyOption = None,
     preset: PresetOption = None,
     preprocess: PreprocessOption = None,
     resize: ResizeOption = None,
@@ -221,6 +234,7 @@ def calibrate(
                 "--backend": backend,
                 "--trt-python": trt_python,
                 "--trt-container": trt_container,
+                "--cluster": cluster,
                 "--preprocess": preprocess,
                 **{f"--{name}": value for name, value in flags.items()},
             }
@@ -262,6 +276,13 @@ def calibrate(
     if parent is not None:
         work = derive_from_bundle(parent, versions, options, overrides, story)
     else:
+        over = ClusterWords(
+            cluster=cluster,
+            insecure_cluster=insecure_cluster,
+            cluster_ca=cluster_ca,
+            cluster_cert=cluster_cert,
+            cluster_key=cluster_key,
+        ).request(project)
         request = DataRequest(
             spec=str(data),
             preprocess=chosen_preprocess(preprocess, project, flags),
@@ -272,7 +293,11 @@ def calibrate(
         )
         keep = Keep(out=out, resume=resume)
         native = settle_backend(
-            BackendRequest(backend=backend, python=trt_python, container=trt_container),
+            BackendRequest(
+                backend=_backend_of_workers(backend) if cluster else backend,
+                python=trt_python,
+                container=trt_container,
+            ),
             project,
             algorithm=options.algorithm,
             versions=versions,
@@ -280,8 +305,15 @@ def calibrate(
             story=story,
         )
         work = pass_over_data(
-            *(read_network(Path(str(model)), shape, project), request, versions, options),
-            *(overrides, keep, native, story),
+            read_network(Path(str(model)), shape, project),
+            request,
+            versions,
+            options,
+            overrides,
+            keep,
+            native,
+            over,
+            story,
         )
     written = []
     for path, done in zip(paths, work.calibrations, strict=True):
@@ -364,6 +396,20 @@ def _check_no_fp16(versions: Sequence[TensorRTVersion], *, no_fp16: bool) -> Non
             where="--no-fp16",
             remedy="leave it out here, and give it to push",
         )
+
+
+def _backend_of_workers(backend: str | None) -> str:
+    """Say which backend workers of a cluster have."""
+    from edgecal.core.backends import AUTO, ONNXRUNTIME
+    from edgecal.errors import InputError
+
+    if backend not in {None, AUTO, ONNXRUNTIME}:
+        raise InputError(
+            "workers of a cluster measure with ONNX Runtime, and TensorRT calibrates in one piece",
+            where="--cluster",
+            remedy="leave out --cluster or --backend",
+        )
+    return ONNXRUNTIME
 
 
 def _refuse_pass_options(given: Mapping[str, object]) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from edgecal.cli.data import DataRequest, open_data
 from edgecal.cli.preview import findings_of_pass, shares_line
+from edgecal.cli.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgecal.adapters.bundle import Bundle
     from edgecal.adapters.onnx_model import OnnxModel
     from edgecal.cli.backends import NativeRequest
+    from edgecal.cli.cluster import ClusterRequest
     from edgecal.cli.story import Story
     from edgecal.core.findings import Finding
     from edgecal.core.overrides import Overrides
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from edgecal.workflows.calibrate import Calibration
     from edgecal.workflows.collect import CalibrateOptions, Statistics
     from edgecal.workflows.resume import Keeper
+    from edgecal.workflows.sharding import Shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +60,10 @@ def pass_over_data(  # noqa: PLR0917 - called once, in the words of the command 
     overrides: Sequence[Overrides],
     keep: Keep,
     native: NativeRequest | None,
+    over: ClusterRequest | None,
     story: Story,
 ) -> Work:
     """Go through the data."""
-    from rich.markup import escape
-
     from edgecal.cli import wiring
     from edgecal.workflows import calibrate as workflow
     from edgecal.workflows.native import calibrate_natively
@@ -69,11 +74,12 @@ def pass_over_data(  # noqa: PLR0917 - called once, in the words of the command 
     keeper = None
     if native is None:
         keeper = wiring.keeper(keep.out, network, resume=keep.resume, tell=story.tell)
-        with story.progress() as progress:
+        with _spread(over, network, story) as spread, story.progress() as progress:
             statistics, calibrations = workflow.calibrate(
                 *(wiring.backend(network), source, versions, options, progress),
                 overrides=overrides,
                 keeper=keeper,
+                spread=spread,
             )
     else:
         with story.progress() as progress:
@@ -97,6 +103,23 @@ def pass_over_data(  # noqa: PLR0917 - called once, in the words of the command 
         findings=findings,
         keeper=keeper,
     )
+
+
+@contextmanager
+def _spread(
+    over: ClusterRequest | None, network: OnnxModel, story: Story
+) -> Iterator[Shards | None]:
+    from edgecal.cli import wiring
+
+    if over is None:
+        yield None
+        return
+
+    def tell(text: str) -> None:
+        story.tell(escape(printable(text)))
+
+    with wiring.cluster(over, tell) as cluster, wiring.shards(cluster, network, tell) as shards:
+        yield shards
 
 
 def derive_from_bundle(

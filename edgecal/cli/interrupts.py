@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+SIGNALLED: Final = 128
+"""What shells add to a signal's number: 130 is Ctrl-C, 143 SIGTERM."""
 
 
 class _Terminated(KeyboardInterrupt):

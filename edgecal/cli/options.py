@@ -76,6 +76,18 @@ BuilderOption = Annotated[
         show_default="trtexec",
     ),
 ]
+ModelNameOption = Annotated[
+    str | None,
+    typer.Option("--as", help="Name of the model on the target.", show_default="the bundle's"),
+]
+AcceptRestampedOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-restamped",
+        help="Go on although another TensorRT wrote the cache than its header says.",
+        rich_help_panel=BUILDING,
+    ),
+]
 DlaOption = Annotated[
     int | None,
     typer.Option(
@@ -172,6 +184,81 @@ LimitRateOption = Annotated[
         metavar="RATE",
         help="Send no more bytes a second, such as 500k or 2M; all targets together.",
         rich_help_panel=ACTIVATING,
+        show_default=False,
+    ),
+]
+
+LIMITS = "Limits"
+"""The panel of the options below in a command's help."""
+
+ConnectionsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Open no more connections at once through one bastion, or to targets without one.",
+        rich_help_panel=LIMITS,
+        show_default="8",
+    ),
+]
+TransfersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Send to no more targets at once.",
+        rich_help_panel=LIMITS,
+        show_default="no limit",
+    ),
+]
+BuildsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Let no more targets build at once.",
+        rich_help_panel=LIMITS,
+        show_default="no limit: each builds for itself",
+    ),
+]
+BastionRateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--limit-rate-per-bastion",
+        metavar="RATE",
+        help="Send no more bytes a second through one bastion, or to targets without one.",
+        rich_help_panel=LIMITS,
+        show_default=False,
+    ),
+]
+
+LISTENING = "Who hears of it"
+"""The panel of the options below in a command's help."""
+
+EventsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Append a JSON line for everything that happens; - prints them on stdout.",
+        rich_help_panel=LISTENING,
+        show_default=False,
+    ),
+]
+HookOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="Run this for every entry of the journal, with its JSON on standard input.",
+        rich_help_panel=LISTENING,
+        show_default=False,
+    ),
+]
+MetricsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Keep figures there for Prometheus, as node_exporter's textfile collector reads them.",
+        rich_help_panel=LISTENING,
         show_default=False,
     ),
 ]

@@ -10,6 +10,8 @@ import typer
 
 from edgecal.cli.options import (
     BUILDING,
+    AcceptRestampedOption,
+    AcceptUnprovenOption,
     ActivateWithinOption,
     BreakLockOption,
     BuilderOption,
@@ -18,6 +20,7 @@ from edgecal.cli.options import (
     InventoryOption,
     JsonOption,
     LimitRateOption,
+    ModelNameOption,
     NoFp16Option,
     NoGpuFallbackOption,
     OnOption,
@@ -34,12 +37,7 @@ from edgecal.cli.story import Story
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgecal.adapters.bundle import Bundle
     from edgecal.core.build import BuildOptions
-    from edgecal.core.project import Project
-
-
-_BUILD_MINUTES = 240.0
 
 
 def push(
@@ -56,10 +54,7 @@ def push(
     on: OnOption = None,
     inventory: InventoryOption = None,
     probe: ProbeOption = False,
-    name: Annotated[
-        str | None,
-        typer.Option("--as", help="Name of the model on the target.", show_default="the bundle's"),
-    ] = None,
+    name: ModelNameOption = None,
     builder: BuilderOption = None,
     dla: DlaOption = None,
     no_gpu_fallback: NoGpuFallbackOption = False,
@@ -74,22 +69,8 @@ def push(
             "--rebuild", help="Build again what is there already.", rich_help_panel=BUILDING
         ),
     ] = False,
-    accept_unproven: Annotated[
-        bool,
-        typer.Option(
-            "--accept-unproven",
-            help="Go on although the build's log does not show that the cache was used.",
-            rich_help_panel=BUILDING,
-        ),
-    ] = False,
-    accept_restamped: Annotated[
-        bool,
-        typer.Option(
-            "--accept-restamped",
-            help="Go on although another TensorRT wrote the cache than its header says.",
-            rich_help_panel=BUILDING,
-        ),
-    ] = False,
+    accept_unproven: AcceptUnprovenOption = False,
+    accept_restamped: AcceptRestampedOption = False,
     bench: Annotated[
         bool, typer.Option("--bench", help="Measure the latency there, after verifying.")
     ] = False,
@@ -137,7 +118,7 @@ def push(
     edgecal push net.edgecal --target orin-1 --layout deepstream --nvinfer-config pgie.txt
     """
     from edgecal.cli import wiring
-    from edgecal.cli.building import choose_options
+    from edgecal.cli.building import build_timeout_s, choose_options, choose_profile, read_bundles
     from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.watch import watch_pushes
     from edgecal.core.bandwidth import parse_rate
@@ -156,13 +137,12 @@ def push(
         "fp16": False if no_fp16 else None,
         "precision": precision,
         "workspace_mib": workspace,
-        "profile": _profile(profile, project),
+        "profile": choose_profile(profile, project),
         "layout": layout,
     }
     builds = {one.name: choose_options(project, one, said) for one in wanted}
     if nvinfer_config is not None:
         _check_nvinfer(nvinfer_config, builds.values())
-    minutes = build_timeout or project.push.build_timeout_minutes or _BUILD_MINUTES
     options = PushOptions(
         name=parse_name(name, source="--as") if name else None,
         builds=builds,
@@ -172,11 +152,11 @@ def push(
         dry_run=dry_run,
         bench=bench,
         thresholds=project.thresholds,
-        build_timeout_s=60 * minutes,
+        build_timeout_s=build_timeout_s(build_timeout, project),
         activate_within_s=activate_within,
         break_lock=break_lock,
     )
-    read = _read(bundles or [Path(one) for one in project.push.bundle])
+    read = read_bundles(bundles, project)
     options = replace(
         options, sources={one.manifest_digest: wiring.source_findings(one) for one in read}
     )
@@ -189,14 +169,6 @@ def push(
 def max_exit_code(codes: Sequence[int]) -> int:
     """Give the code of several targets: the first of 130, 1, 5, 4, 3, 2 that occurred, else 0."""
     return next((code for code in (130, 1, 5, 4, 3, 2) if code in codes), 0)
-
-
-def _profile(texts: Sequence[str] | None, project: Project) -> object:
-    from edgecal.core.profiles import parse_profile_table, parse_profiles
-
-    if texts:
-        return parse_profiles(texts)
-    return parse_profile_table(project.push.profile, source=f"{project.source}: [push.profile]")
 
 
 def _check_nvinfer(path: Path, builds: Iterable[BuildOptions]) -> None:
@@ -218,17 +190,3 @@ def _check_nvinfer(path: Path, builds: Iterable[BuildOptions]) -> None:
             remedy="name the file that nvinfer's config-file-path names",
         ) from error
     check_config(text, source=str(path))
-
-
-def _read(paths: Sequence[Path]) -> list[Bundle]:
-    from edgecal.cli import wiring
-    from edgecal.errors import InputError
-
-    if not paths:
-        raise InputError(
-            "no bundle was given",
-            where="push",
-            remedy="name one: edgecal push NAME.edgecal --target T; or write [push] bundle in "
-            "edgecal.toml",
-        )
-    return [wiring.bundle(path) for path in paths]

@@ -6,6 +6,7 @@ import getpass
 import os
 import socket
 import time
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -19,13 +20,15 @@ from edgecal.cli.story import Story
 from edgecal.core.targets import parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from edgecal.adapters.batches import WrittenBatches
     from edgecal.adapters.bundle import Bundle
     from edgecal.adapters.cache_files import CacheFile
+    from edgecal.adapters.cluster.near import DaskCluster
     from edgecal.adapters.demo_data import DemoData
     from edgecal.adapters.facts_cache import FactsCache
+    from edgecal.adapters.journal import DatabaseJournal
     from edgecal.adapters.known_hosts import HostKey
     from edgecal.adapters.loopback import LoopbackServer
     from edgecal.adapters.onnx_model import OnnxModel
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from edgecal.adapters.signed_bundles import SignedBundle
     from edgecal.adapters.ssh_route import KnownAs
     from edgecal.cli.backends import NativeRequest
+    from edgecal.cli.cluster import ClusterRequest
     from edgecal.core.caffe_names import CaffeLayer
     from edgecal.core.conversion import ScaleSet
     from edgecal.core.findings import Finding
@@ -50,6 +54,11 @@ if TYPE_CHECKING:
     from edgecal.workflows.calibrate import Calibration
     from edgecal.workflows.collect import Statistics
     from edgecal.workflows.resume import Keeper
+    from edgecal.workflows.rollout.draft import Look
+    from edgecal.workflows.rollout.listeners import Listeners
+    from edgecal.workflows.rollout.tasks import Hands
+    from edgecal.workflows.rollout.work import Crew
+    from edgecal.workflows.sharding import Shards
     from edgecal.workflows.world import World
 
 
@@ -368,18 +377,30 @@ def builders() -> dict[str, Builder]:
     return {one.name: one for one in (TrtexecBuilder(), TensorRTBuilder(), ReferenceBuilder())}
 
 
-def world(*, limit_rate: float | None = None) -> World:
+def world(
+    *,
+    limit_rate: float | None = None,
+    bastion_rate: float | None = None,
+    connections: int | None = None,
+    transfers: int | None = None,
+    builds: int | None = None,
+) -> World:
     """Put together what pushes and questions to targets need.
 
     Parameters
     ----------
-    limit_rate
-        Bytes a second that uploads to all targets may take together.
+    limit_rate, bastion_rate
+        Bytes a second that uploads to all targets may take together, and through one bastion.
+    connections
+        How many may be opened at once through one bastion.
+    transfers, builds
+        How many targets may be sent to, and may build, at once.
     """
     from edgecal.adapters.scripts import load_scripts
     from edgecal.adapters.ssh import connect
-    from edgecal.workflows.pace import Pace
-    from edgecal.workflows.world import Limits, World
+    from edgecal.adapters.ssh_route import find_bastion
+    from edgecal.workflows.limits import LimitOptions, shared_limits
+    from edgecal.workflows.world import World
 
     return World(
         connect=connect,
@@ -387,11 +408,87 @@ def world(*, limit_rate: float | None = None) -> World:
         builders=builders(),
         platforms=platforms(),
         now=now,
-        owner=f"{getpass.getuser()}@{socket.gethostname()}",
-        limits=Limits()
-        if limit_rate is None
-        else Limits(pace=Pace(limit_rate, clock=time.monotonic, sleep=time.sleep)),
+        owner=owner(),
+        limits=shared_limits(
+            LimitOptions(
+                connections=connections,
+                transfers=transfers,
+                builds=builds,
+                rate=limit_rate,
+                bastion_rate=bastion_rate,
+            ),
+            bastion=find_bastion,
+            clock=monotonic,
+            sleep=time.sleep,
+        ),
     )
+
+
+def owner() -> str:
+    """Name who runs this, as records and journals have it."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def journal(url: str = "") -> DatabaseJournal:
+    """Open the journal of rollouts: SQLite in the user's state folder, or any database by URL."""
+    from edgecal.adapters.journal import DatabaseJournal
+
+    return DatabaseJournal(url)
+
+
+def now_ms() -> int:
+    """Tell the time in milliseconds since 1970, as the journal does."""
+    return time.time_ns() // 1_000_000
+
+
+def listeners(
+    *,
+    events: str | Path | None,
+    hook: Sequence[str],
+    metrics: str | Path | None,
+    warn: Callable[[str], object],
+) -> Listeners:
+    """Put together who hears of a rollout besides the one who watches.
+
+    Parameters
+    ----------
+    events
+        A file to append lines of JSON to, or `-` for stdout.
+    hook
+        A command and its arguments; none if empty.
+    metrics
+        A file to keep figures for Prometheus in.
+    warn
+        Hears plain text, from any thread, of what went wrong; the rollout goes on.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be written, or holds something else.
+    """
+    from edgecal.adapters import rollout_outputs as outputs
+    from edgecal.workflows.rollout.listeners import (
+        EventLines,
+        Hook,
+        Listener,
+        Listeners,
+        Metrics,
+    )
+
+    several: list[Listener] = []
+    if metrics is not None:
+        figures = outputs.open_figures(Path(metrics).expanduser(), warn=warn)
+        several.append(Metrics(figures, clock=monotonic))
+    if hook:
+        several.append(Hook(outputs.Hooks(hook, warn=warn)))
+    if events is not None:
+        lines = (
+            outputs.stdout_lines(warn=warn)
+            if events == "-"
+            else outputs.open_lines(Path(events).expanduser(), warn=warn)
+        )
+        several.append(EventLines(lines, clock=monotonic, now_ms=now_ms))
+    return Listeners(several)
 
 
 def host_key(asked: Target) -> HostKey:
@@ -510,6 +607,143 @@ def tensorrt_calibrator(
         host=native.host,
         platforms=platforms(),
         place=place,
+    )
+
+
+def process_name() -> str:
+    """Name this process, for others on the network."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def cluster(request: ClusterRequest, tell: Callable[[str], object]) -> DaskCluster:
+    """Connect to a cluster; `tell` hears of workers that cannot be used."""
+    from edgecal import __version__
+    from edgecal.adapters.cluster.near import open_cluster
+
+    return open_cluster(
+        request.address,
+        request.certificates,
+        insecure=request.insecure,
+        version=__version__,
+        note=tell,
+    )
+
+
+def shards(where: DaskCluster, network: OnnxModel, tell: Callable[[str], object]) -> Shards:
+    """Spread a pass over data over the workers of a cluster."""
+    from edgecal.adapters.ort_backend import OrtBackend
+    from edgecal.workflows.sharding import Shards
+
+    backend = OrtBackend(network)
+    return Shards(where, pack=backend.pack, runtime=backend.version, tell=tell)
+
+
+@contextmanager
+def hands(
+    crew: Crew, over: ClusterRequest | None, tell: Callable[[str], object]
+) -> Iterator[Hands]:
+    """Give those who do a rollout's work: threads here, or the workers of a cluster."""
+    from edgecal.workflows.rollout.afar import ClusterHands
+    from edgecal.workflows.rollout.threads import ThreadHands
+
+    if over is None:
+        yield ThreadHands(crew)
+        return
+    with (
+        cluster(over, tell) as where,
+        ClusterHands(where, crew.job, crew.bundles, tell=crew.tell) as found,
+    ):
+        _warn_of_missing(where, list(crew.targets))
+        yield found
+
+
+@contextmanager
+def looks(
+    bundles: Sequence[Bundle],
+    names: Sequence[str],
+    over: ClusterRequest | None,
+    tell: Callable[[str], object],
+) -> Iterator[Look | None]:
+    """Give those who find out what a rollout would do; nothing without a cluster."""
+    from edgecal.core.rollout.job import Job
+    from edgecal.workflows.rollout.afar import ClusterHands
+
+    if over is None:
+        yield None
+        return
+    with (
+        cluster(over, tell) as where,
+        ClusterHands(where, Job(), bundles, tell=lambda *_: None) as found,
+    ):
+        _warn_of_missing(where, names)
+        yield found.look
+
+
+def _warn_of_missing(where: DaskCluster, names: Sequence[str]) -> None:
+    from edgecal.workflows.rollout.afar import without_worker
+
+    missing = without_worker(where, names)
+    if missing:
+        _warn(
+            f"no worker may touch {', '.join(map(printable, missing))}: as good as offline until "
+            "one comes that has them in its inventory"
+        )
+
+
+def run_worker(
+    request: ClusterRequest,
+    *,
+    name: str,
+    targets: Mapping[str, Target],
+    threads: int,
+    listen: str | None,
+    world: World,
+    tell: Callable[[str], object],
+) -> int | None:
+    """Work for controllers until a signal ends it, and give its number; nothing if cut off."""
+    from edgecal import __version__
+    from edgecal.adapters.binning import fastest_sweep
+    from edgecal.adapters.cluster import worker
+    from edgecal.adapters.cluster.store import Store, store_folder
+    from edgecal.adapters.ort_backend import OrtBackend, load_packed
+    from edgecal.core.clusters import parse_listen
+    from edgecal.workflows.measuring import Measurer
+    from edgecal.workflows.rollout.post import Post
+
+    store = Store(store_folder())
+    store.tidy()
+    host, port = parse_listen(listen) if listen else (None, 0)
+
+    def duties(say: Callable[[str, bytes], object]) -> worker.Duties:
+        measurer = Measurer(lambda digest: load_packed(store.read(digest)), fastest_sweep)
+        post = Post(targets, world, store.bundle, say=say, tell=tell)
+        return worker.Duties(
+            operations={
+                "missing": store.missing,
+                "put": store.put,
+                "prove": measurer.prove,
+                "measure": measurer.measure,
+                "work": post.work,
+                "look": post.look,
+                "halt": post.halt,
+                "still-there": post.still_there,
+            },
+            stop=post.stop,
+        )
+
+    return worker.run_worker(
+        request.address,
+        request.certificates,
+        worker.WorkerSettings(name=name, threads=threads, host=host, port=port),
+        about={
+            "name": name,
+            "targets": tuple(targets),
+            "threads": threads,
+            "edgecal": __version__,
+            "onnxruntime": OrtBackend.version,
+        },
+        duties=duties,
+        joined=lambda address: tell(f"worker {name} has joined {request.address} as {address}"),
     )
 
 

@@ -25,6 +25,8 @@ class Activation:
     """Seconds since 1970 by the target's own clock."""
     reason: str | None = None
     """Why the target went back by itself."""
+    rollout: str | None = None
+    """The rollout that did it."""
 
 
 def parse_activation(line: str) -> Activation | None:
@@ -39,9 +41,16 @@ def parse_activation(line: str) -> Activation | None:
             by=str(document["by"]),
             target_time_s=int(seconds),
             reason=str(document["reason"]) if "reason" in document else None,
+            rollout=str(document["rollout"]) if "rollout" in document else None,
         )
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def activated_by(activations: Sequence[Activation], current: str) -> str | None:
+    """Name the rollout that made a release the active one; `None` if none did."""
+    happened = [one for one in activations if one.release == current and one.action != "confirm"]
+    return happened[-1].rollout if happened else None
 
 
 def previous_release(activations: Sequence[Activation], current: str | None) -> str | None:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgecal.core.clusters import Certificates, check_certificates
 from edgecal.core.inventory import (
     ALL,
     COMMANDS,
@@ -16,6 +17,8 @@ from edgecal.core.inventory import (
     resolve,
 )
 from edgecal.core.preprocess import Preprocess, parse_preprocess
+from edgecal.core.rollout.settings import ROLLOUT_KEYS, RolloutDefaults, read_rollout
+from edgecal.core.rollout.state import OnFailure
 from edgecal.core.selection import FACT_NAMES
 from edgecal.core.verification import Thresholds
 from edgecal.errors import InventoryError
@@ -73,8 +76,11 @@ class Project:
     calibrate: CalibrateDefaults = field(default_factory=CalibrateDefaults)
     preprocess: Preprocess | None = None
     push: PushDefaults = field(default_factory=PushDefaults)
+    rollout: RolloutDefaults = field(default_factory=RolloutDefaults)
     thresholds: Thresholds = field(default_factory=Thresholds)
     inventory: Inventory = field(default_factory=Inventory)
+    cluster: Certificates = field(default_factory=Certificates)
+    """Table `[cluster]`: files for TLS to workers on other machines."""
     is_ours: bool = True
     """Whether it was read from a file of this form, and not from an inventory of another."""
 
@@ -86,7 +92,12 @@ class Project:
     def without_commands(self) -> Project:
         """Give the project without what it says to run, on targets and on this machine."""
         here = replace(self.calibrate, trt_python=None, trt_container=None)
-        return replace(self, inventory=self.inventory.without_commands(), calibrate=here)
+        return replace(
+            self,
+            inventory=self.inventory.without_commands(),
+            calibrate=here,
+            rollout=self.rollout.without_commands(),
+        )
 
     def commands(self) -> tuple[str, ...]:
         """Name the settings that say what to run."""
@@ -94,6 +105,7 @@ class Project:
             **dict.fromkeys(self.inventory.commands(), True),
             "trt_python": self.calibrate.trt_python is not None,
             "trt_container": self.calibrate.trt_container is not None,
+            **dict.fromkeys(self.rollout.commands(), True),
         }
         return tuple(name for name, said in settings.items() if said)
 
@@ -127,8 +139,13 @@ _PUSH = {
     "layout": "layout",
     "profile": "table",
 }
-_WORDS = {"precision": ("int8", "fp16"), "layout": ("plain", "deepstream")}
+_WORDS = {
+    "precision": ("int8", "fp16"),
+    "layout": ("plain", "deepstream"),
+    "failure": tuple(one.value for one in OnFailure),
+}
 """Kinds of which there are a few, each by its word."""
+_CLUSTER = {"ca": "path", "cert": "path", "key": "path"}
 _VERIFY = {"margin": "number", "dla_margin": "number", "ceiling": "number"}
 _TARGET = {
     "host": "word",
@@ -173,7 +190,16 @@ def parse_project(
         If a table or key is unknown or its value does not fit; the message names it.
     """
     places = Places(source, lines or {})
-    tables = {"calibrate", "preprocess", "push", "verify", "targets", "groups"}
+    tables = {
+        "calibrate",
+        "cluster",
+        "preprocess",
+        "push",
+        "rollout",
+        "verify",
+        "targets",
+        "groups",
+    }
     for name in document:
         if name not in tables:
             raise InventoryError(
@@ -192,10 +218,15 @@ def parse_project(
         if "preprocess" in document
         else None,
         push=PushDefaults(**_read(_table(document, "push", source), _PUSH, places, "push")),
+        rollout=read_rollout(
+            _read(_table(document, "rollout", source), ROLLOUT_KEYS, places, "rollout"),
+            lambda key: places.of("rollout", key=key),
+        ),
         thresholds=Thresholds(
             **_read(_table(document, "verify", source), _VERIFY, places, "verify")
         ),
         inventory=_inventory(document, places),
+        cluster=_cluster(document, places),
     )
 
 
@@ -235,6 +266,13 @@ def read_settings(table: object, places: Places, *path: str) -> dict[str, Any]:
         If one is unknown or its value does not fit.
     """
     return _read(table, _TARGET, places, *path)
+
+
+def _cluster(document: Mapping[str, Any], places: Places) -> Certificates:
+    table = _table(document, "cluster", places.source)
+    found = Certificates(**_read(table, _CLUSTER, places, "cluster"))
+    check_certificates(found, source=places.of("cluster"))
+    return found
 
 
 def _inventory(document: Mapping[str, Any], places: Places) -> Inventory:
@@ -331,6 +369,8 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
     if kind in {"words", "paths"}:
         several = value if isinstance(value, list) else [value]
         return tuple(_value(key, one, kind.removesuffix("s"), where, folder) for one in several)
+    if kind == "parts" and (text := _parts(value)) is not None:
+        return text
     if kind == "argv":
         return _argv(key, value, where)
     if kind == "names" and isinstance(value, list) and all(isinstance(one, str) for one in value):
@@ -364,10 +404,18 @@ def _value(key: str, value: object, kind: str, where: str, folder: str) -> objec
             return value
         if kind == "index" and isinstance(value, int) and value >= 0:
             return value
-    what = "list of names" if kind == "names" else kind
+    what = {"names": "list of names", "parts": "text"}.get(kind, kind)
     raise InventoryError(
         f"{key} wants a {what}, found {value!r}", where=where, remedy="correct the value"
     )
+
+
+def _parts(value: object) -> str | None:
+    """Join what an option would have in one word: `[1, "10%"]` means `1,10%`."""
+    several = value if isinstance(value, list) else [value]
+    if all(isinstance(one, str | int) and not isinstance(one, bool) for one in several):
+        return ",".join(map(str, several))
+    return None
 
 
 def _argv(key: str, value: object, where: str) -> tuple[str, ...]:

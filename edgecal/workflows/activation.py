@@ -67,6 +67,10 @@ def activate(what: Activation, site: Site) -> Iterator[PushEvent]:
             back=what.back,
             record=_record("rollback" if what.back else "deactivate", what.back or "", what, world),
         )
+    record = {"action": "activate", "release": what.release, "from": what.active}
+    record |= {"bundle": what.bundle, "by": world.owner, "time": utc_text(world.now())}
+    if site.options.rollout:
+        record["rollout"] = site.options.rollout
     waited_s = 0.0
     while True:
         try:
@@ -76,14 +80,7 @@ def activate(what: Activation, site: Site) -> Iterator[PushEvent]:
                 expected=what.active,
                 engine=what.engine,
                 digest=what.digest,
-                record={
-                    "action": "activate",
-                    "release": what.release,
-                    "from": what.active,
-                    "bundle": what.bundle,
-                    "by": world.owner,
-                    "time": utc_text(world.now()),
-                },
+                record=record,
                 trial=trial,
             )
         except NotNowError:
@@ -98,6 +95,7 @@ def activate(what: Activation, site: Site) -> Iterator[PushEvent]:
     if trial is not None:
         yield from _stay(what, site)
     site.report.state = "active"
+    site.report.rollout = site.options.rollout or None
     yield EngineActivated(what.release, changed=True)
 
 

@@ -21,7 +21,7 @@ from edgecal.errors import CommandError, EdgecalError
 from edgecal.workflows.check import check_on, look_at_cache
 from edgecal.workflows.device import Device
 from edgecal.workflows.waiting import side_by_side
-from edgecal.workflows.world import ask_over
+from edgecal.workflows.world import ask_over, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -126,9 +126,7 @@ def examine(target: Target, world: World, memory: Memory) -> TargetState:
     """
     state = TargetState(last=LastFacts(target=target))
     try:
-        with world.limits.connections:
-            transport = world.connect(target)
-        with closing(transport):
+        with closing(reach(target, world)) as transport:
             last = _ask(transport, target, world, memory)
             state = replace(state, last=last)
             return replace(state, active=_read_active(transport, last, world))
@@ -142,7 +140,7 @@ def examine_facts(
 ) -> tuple[LastFacts, EdgecalError | None]:
     """Ask one target what it is, and no more; what it last said where it cannot be asked."""
     try:
-        with closing(world.connect(target)) as transport:
+        with closing(reach(target, world)) as transport:
             return _ask(transport, target, world, memory), None
     except EdgecalError as error:
         return recall(target, memory, world), error

@@ -63,7 +63,7 @@ def build(
     site.world.cancel.check()
     folder = site.device.job_folder(plan.name, release)
     begun = site.world.clock()
-    with site.world.limits.builds:
+    with site.world.limits.builds(site.target, site.world.cancel):
         if not started_already:
             _start(plan, release, site)
         job, log = yield from _follow(plan, release, site)

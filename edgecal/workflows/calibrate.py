@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from edgecal.core.versions import TensorRTVersion
     from edgecal.ports import Backend, BundleFiles, Dataset, Sample
     from edgecal.workflows.choosing import Choice
+    from edgecal.workflows.collect import Spread
     from edgecal.workflows.resume import Keeper
 
 
@@ -153,6 +154,7 @@ def calibrate(
     *,
     overrides: Sequence[Overrides] = (),
     keeper: Keeper | None = None,
+    spread: Spread | None = None,
 ) -> tuple[Statistics, tuple[Calibration, ...]]:
     """Go through the data once and make a calibration for every TensorRT.
 
@@ -162,6 +164,8 @@ def calibrate(
         What each source of given ranges says, the one that outweighs the others last.
     keeper
         Keeps what was measured if this is stopped; the caller tells it when the work is done.
+    spread
+        Has other machines measure.
 
     Raises
     ------
@@ -172,7 +176,7 @@ def calibrate(
     _check_options(options)
     given = settle_overrides(overrides, _names(backend.graph, versions))
     with keeper or unkept() as kept:
-        statistics = collect_statistics(backend, dataset, options, progress, kept)
+        statistics = collect_statistics(backend, dataset, options, progress, kept, spread=spread)
         return statistics, tuple(
             derive_calibration(backend, statistics, options, version, progress, given=given)
             for version in versions

@@ -7,7 +7,7 @@ import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from edgecal.workflows.reading import Reader
 from edgecal.workflows.resume import unkept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -82,6 +82,43 @@ class Statistics:
     first: tuple[str, ...]
 
 
+class Collector(Protocol):
+    """Takes the batches of a pass and measures them, here or elsewhere."""
+
+    def resume(self, before: Checkpoint, *, source: str) -> None:
+        """Count on top of what was measured before."""
+        ...
+
+    def add(self, number: int, batch: Arrays) -> None:
+        """Take one batch; waits while all workers are busy."""
+        ...
+
+    def wait(self) -> None:
+        """Wait for every batch."""
+        ...
+
+    def measured(self) -> tuple[frozenset[int], dict[View, Histogram]] | None:
+        """Say what was measured so far, and of which batches; nothing where that is not known."""
+        ...
+
+
+class LocalCollector(Collector, Protocol):
+    """Measures on this machine."""
+
+    @property
+    def clamps(self) -> Mapping[str, Sequence[Clamp]]:
+        """Say which clamps of each tensor are looked at."""
+        ...
+
+
+class Spread(Protocol):
+    """Has other machines measure."""
+
+    def collector(self, local: LocalCollector, network: Network) -> Collector:
+        """Make what takes the batches; `local` is to have the first one."""
+        ...
+
+
 def batch_size_of(inputs: Sequence[TensorInfo], options: CalibrateOptions) -> int:
     """Settle how many samples make a batch.
 
@@ -106,6 +143,8 @@ def collect_statistics(
     options: CalibrateOptions,
     progress: Callable[[str, int, int], None],
     keeper: Keeper | None = None,
+    *,
+    spread: Spread | None = None,
 ) -> Statistics:
     """Run the data through the network once and keep histograms of every tensor with an entry.
 
@@ -113,6 +152,8 @@ def collect_statistics(
     ----------
     keeper
         Keeps what was measured so far, and may know of batches that were measured before.
+    spread
+        Has other machines measure; the bits are the same.
 
     Raises
     ------
@@ -138,8 +179,9 @@ def collect_statistics(
     )
     total = len(dataset)
     with ThreadPoolExecutor(max(1, options.workers)) as pool:
-        collector = _Collector(backend, network, shown, pool, max(1, options.workers))
+        local = _Collector(backend, network, shown, pool, max(1, options.workers))
         try:
+            collector: Collector = spread.collector(local, network) if spread else local
             if before is not None:
                 collector.resume(before, source=keeper.where)
             keeper.watch(lambda: _so_far(keeper.of, reader, collector))
@@ -189,7 +231,7 @@ def _bits_depend_on(backend: Backend, dataset: Dataset, batch_size: int) -> dict
     }
 
 
-def _so_far(of: Mapping[str, str], reader: Reader, collector: _Collector) -> Checkpoint | None:
+def _so_far(of: Mapping[str, str], reader: Reader, collector: Collector) -> Checkpoint | None:
     """Put together what was measured; nothing while it is less than what is kept already."""
     reading = reader.reading
     measured = collector.measured() if reading is not None else None
@@ -241,6 +283,11 @@ class _Collector:
         self._shares: tuple[_Share, ...] = ()
         self._spare: queue.SimpleQueue[_Share] = queue.SimpleQueue()
         self._running: set[Future[None]] = set()
+
+    @property
+    def clamps(self) -> Mapping[str, Sequence[Clamp]]:
+        """Say which clamps of each tensor are looked at."""
+        return self._clamps
 
     def resume(self, before: Checkpoint, *, source: str) -> None:
         """Count on top of what was measured before.
@@ -321,12 +368,7 @@ class _Collector:
             self._spare.put(share)
 
     def _values(self, batch: Arrays) -> Arrays:
-        outputs = {**batch, **self._network.run(batch)}
-        return {
-            name: outputs[name].astype(np.float32, copy=False)
-            for name in self._clamps
-            if name in outputs and outputs[name].dtype in _MEASURED
-        }
+        return values_of(self._network, self._clamps, batch)
 
     def _shares_of(self, starts: Mapping[View, Histogram]) -> tuple[_Share, ...]:
         """Give one worker what there is, and the others the same ranges with nothing in them."""
@@ -365,6 +407,16 @@ class _Collector:
 
 def _count(batch: Arrays) -> int:
     return len(next(iter(batch.values())))
+
+
+def values_of(network: Network, names: Iterable[str], batch: Arrays) -> Arrays:
+    """Run a batch and give the tensors that histograms are made of, as far as they are floats."""
+    outputs = {**batch, **network.run(batch)}
+    return {
+        name: outputs[name].astype(np.float32, copy=False)
+        for name in names
+        if name in outputs and outputs[name].dtype in _MEASURED
+    }
 
 
 class _Share:

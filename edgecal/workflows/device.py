@@ -50,7 +50,7 @@ class Device:
         self._transport = transport
         self._scripts = scripts
         self._root = root
-        self._target = target
+        self.target = target
         self._break_lock = break_lock
         self._agent_path = ""
 
@@ -78,7 +78,7 @@ class Device:
             timeout_s=_SHORT_S,
         )
         if result.exit_status != 0:
-            raise refusal("have", result, self._target)
+            raise refusal("have", result, self.target)
         return _read_stored(result.stdout.decode("utf-8", "replace"), digests)
 
     def have(self, files: Sequence[DeviceFile]) -> dict[str, int | None]:
@@ -103,7 +103,7 @@ class Device:
             transport=self._transport,
             script=self._scripts.receive,
             root=self._root,
-            target=self._target,
+            target=self.target,
         ).upload(file, offset=offset, progress=progress)
 
     def state(self, name: str, release: str) -> ReleaseState:
@@ -174,7 +174,7 @@ class Device:
         except ValueError as error:
             raise CommandError(
                 f"the record of release {release} cannot be read: {last_words(result) or error}",
-                where=self._target,
+                where=self.target,
                 remedy="push with --rebuild",
             ) from error
         return document if isinstance(document, dict) else {}
@@ -228,7 +228,7 @@ class Device:
             said = last_words(result) or "it said nothing"  # a full disk takes no words
             raise CommandError(
                 f"the engine could not be run (status {result.exit_status}): {said}",
-                where=self._target,
+                where=self.target,
                 remedy=f"look at verify.log in {folder} there, and whether its disk is full",
             )
         return result.stdout
@@ -270,6 +270,10 @@ class Device:
             timeout_s=_HASHING_S,
         )
 
+    def deactivate(self, name: str, release: str, record: Mapping[str, Any]) -> None:
+        """Have nothing of a model active any more, if what is active is still this release."""
+        self._ask("deactivate", name, release, _line(record))
+
     def trial(self, name: str, release: str, *, seconds: int) -> TrialState:
         """Wait for the end of a trial's soak time, so long at most, and tell how it stands."""
         answer = read_pairs(
@@ -308,7 +312,7 @@ class Device:
         if result.exit_status != 0 or digest_of(result.stdout) != digest:
             raise TransferError(
                 f"a file in the target's store cannot be read back: {path}",
-                where=self._target,
+                where=self.target,
                 remedy="push the bundle: what is missing or damaged is sent again",
             )
         return result.stdout
@@ -348,7 +352,7 @@ class Device:
         result = self._transport.run(argv, stdin=stdin, timeout_s=timeout_s)
         if result.exit_status == 0:
             return result
-        error = refusal(words[0], result, self._target)
+        error = refusal(words[0], result, self.target)
         if not (self._break_lock and isinstance(error, BusyError) and all(error.holder)):
             raise error
         model = words[1] if words[0] != "prune" else "-"
@@ -358,7 +362,7 @@ class Device:
         )
         result = self._transport.run(argv, stdin=stdin, timeout_s=timeout_s)
         if result.exit_status != 0:
-            raise refusal(words[0], result, self._target)
+            raise refusal(words[0], result, self.target)
         return result
 
 

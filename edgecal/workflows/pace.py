@@ -12,22 +12,17 @@ if TYPE_CHECKING:
 
 
 class Pace:
-    """Called with the bytes just sent, it sleeps as long as that was too fast.
+    """Told of the bytes just sent, it says how long to wait if that was too fast.
 
     From several threads at once: each waits for its own bytes, together they keep the rate.
     """
 
-    def __init__(
-        self, rate: float, *, clock: Callable[[], float], sleep: Callable[[float], object]
-    ) -> None:
+    def __init__(self, rate: float, *, clock: Callable[[], float]) -> None:
         self._bucket = TokenBucket(rate, now=clock())
         self._clock = clock
-        self._sleep = sleep
         self._lock = threading.Lock()
 
-    def __call__(self, count: int) -> None:
-        """Account for bytes just sent."""
+    def take(self, count: int) -> float:
+        """Account for bytes just sent; gives seconds to wait before the next."""
         with self._lock:
-            wait_s = self._bucket.take(count, now=self._clock())
-        if wait_s > 0:
-            self._sleep(wait_s)
+            return self._bucket.take(count, now=self._clock())

@@ -25,7 +25,7 @@ from edgecal.workflows.events import (
 from edgecal.workflows.release import release_bundle
 from edgecal.workflows.report import PushOptions, PushReport
 from edgecal.workflows.site import Site
-from edgecal.workflows.world import World, probe_over
+from edgecal.workflows.world import World, probe_over, reach
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -51,8 +51,7 @@ def push(
     try:
         yield StepDue(Step.CONNECT, target.host)
         world.cancel.check()
-        with world.limits.connections:
-            transport = world.connect(target)
+        transport = reach(target, world)
         facts = probe_over(transport, target, world)
         report.facts = facts
         yield TargetProbed(facts)

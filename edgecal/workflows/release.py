@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgecal.core.activations import previous_release
+from edgecal.core.activations import activated_by, previous_release
 from edgecal.core.manifest import CACHE_FILE
 from edgecal.core.rules.pairing import other_builder
 from edgecal.errors import CommandError, VerificationError
@@ -99,6 +99,9 @@ class _Steps:
             yield from self._signature.check(self._plan.files, building=False)
             yield from self._activate(active, self._record_of(active), active)
         else:
+            if self._site.options.rollout:
+                kept = next(one for one in self._device.models() if one.name == self._plan.name)
+                self._report.rollout = activated_by(kept.activations, active)
             yield EngineActivated(active, changed=False)
 
     def _make(self, release: str, identity: str) -> Generator[PushEvent, None, dict[str, Any]]:

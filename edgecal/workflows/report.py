@@ -32,6 +32,8 @@ class PushOptions:
     accept_unproven: bool = False
     accept_restamped: bool = False
     dry_run: bool = False
+    rollout: str = ""
+    """The rollout that this push is a part of: kept in the target's record of activations."""
     bench: bool = False
     """Measure the engine's latency beside verifying it."""
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -57,6 +59,10 @@ class PushReport:
     bytes_sent: int = 0
     bytes_present: int = 0
     bytes_to_send: int = 0
+    to_build: bool | None = None
+    """Of a dry run: whether an engine would have to be built."""
+    rollout: str | None = None
+    """The rollout that made the release active."""
     build_seconds: float | None = None
     build: BuildResult | None = None
     verification: Verification | None = None
@@ -97,6 +103,7 @@ class PushReport:
             "bytes_sent": self.bytes_sent,
             "bytes_present": self.bytes_present,
             "bytes_to_send": self.bytes_to_send,
+            "to_build": self.to_build,
             "build": build,
             "verification": self.verification.to_json() if self.verification else None,
             "latency": latency,

@@ -71,8 +71,7 @@ def choose(
     errors: dict[str, EdgecalError] = {}
 
     def ask(target: Target) -> tuple[str, TargetFacts | None, EdgecalError | None]:
-        with world.limits.connections:
-            answer, error = examine_facts(target, world, memory)
+        answer, error = examine_facts(target, world, memory)
         return target.name, answer.facts, error
 
     for name, known, error in side_by_side(wanted, ask, at_once=_AT_ONCE):

@@ -32,11 +32,11 @@ def ship(plan: Plan, release: str, site: Site) -> Iterator[PushEvent]:
 
     def sent(count: int) -> None:
         site.world.cancel.check()
-        site.world.limits.pace(count)
+        site.world.limits.pace(site.target, count, site.world.cancel)
         if site.options.upload_progress is not None:
             site.options.upload_progress(count)
 
-    with site.world.limits.transfers:
+    with site.world.limits.transfers(site.target, site.world.cancel):
         for file in wanted:
             site.world.cancel.check()
             part = there[file.hex] or 0
@@ -47,7 +47,7 @@ def ship(plan: Plan, release: str, site: Site) -> Iterator[PushEvent]:
 
 
 def look_ahead(plan: Plan, site: Site) -> None:
-    """Count what would be sent, leaving nothing behind.
+    """Find out what would be sent and built, leaving nothing behind.
 
     Raises
     ------
@@ -56,6 +56,8 @@ def look_ahead(plan: Plan, site: Site) -> None:
     """
     distinct = _distinct(plan)
     _count(distinct, site.device.look(distinct), site)
+    folder = site.device.release_folder(plan.name, plan.release_id())
+    site.report.to_build = site.device.digest(folder, plan.kind.engine_file) is None
 
 
 def _distinct(plan: Plan) -> list[DeviceFile]:

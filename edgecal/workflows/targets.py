@@ -10,7 +10,7 @@ from edgecal.core.activations import previous_release
 from edgecal.core.versions import parse_tensorrt
 from edgecal.errors import CommandError, IncompatibleError, InputError
 from edgecal.workflows.device import Device
-from edgecal.workflows.world import probe_over, utc_text
+from edgecal.workflows.world import probe_over, reach, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def probe_target(target: Target, world: World) -> TargetFacts:
     TargetError
         If it cannot be reached or gives no answer.
     """
-    with closing(world.connect(target)) as transport:
+    with closing(reach(target, world)) as transport:
         return probe_over(transport, target, world)
 
 
@@ -44,7 +44,7 @@ class RollbackPlan:
     """What a rollback would do."""
 
     model: str
-    current: str
+    current: str | None
     to: str
     engine: str
     digest: Digest
@@ -86,34 +86,48 @@ def plan_rollback(
                 where=target.name,
                 remedy="name one of these with --to",
             )
-        record = device.record(model.name, release)
-        engine = record.get("engine", {})
-        built_with = record.get("builder", {}).get("tensorrt")
-        if built_with is not None:
-            installed = [one.tensorrt for one in facts.builders if one.tensorrt is not None]
-            if parse_tensorrt(built_with) not in installed:
-                now = ", ".join(str(version) for version in installed) or "none"
-                raise IncompatibleError(
-                    f"release {release} was built with TensorRT {built_with}, installed is {now}",
-                    where=target.name,
-                    remedy="build it again from what is stored there: edgecal rebuild --target "
-                    f"{target.name} {model.name} --release {release}",
-                )
-        folder = device.release_folder(model.name, release)
-        found = device.digest(folder, str(engine.get("file")))
-        if found is None or found != engine.get("digest"):
-            raise CommandError(
-                f"the engine of release {release} is not the one that was verified",
-                where=target.name,
-                remedy="push its bundle with --rebuild",
+        return rollback_to(release, model, device, facts)
+
+
+def rollback_to(
+    release: str, model: ModelState, device: Device, facts: TargetFacts
+) -> RollbackPlan:
+    """Make sure that the engine of a release that the target keeps is whole and still fits.
+
+    Raises
+    ------
+    IncompatibleError
+        If the engine was built with another TensorRT than the one installed now.
+    CommandError
+        If it is damaged.
+    """
+    record = device.record(model.name, release)
+    engine = record.get("engine", {})
+    built_with = record.get("builder", {}).get("tensorrt")
+    if built_with is not None:
+        installed = [one.tensorrt for one in facts.builders if one.tensorrt is not None]
+        if parse_tensorrt(built_with) not in installed:
+            now = ", ".join(str(version) for version in installed) or "none"
+            raise IncompatibleError(
+                f"release {release} was built with TensorRT {built_with}, installed is {now}",
+                where=device.target,
+                remedy="build it again from what is stored there: edgecal rebuild --target "
+                f"{device.target} {model.name} --release {release}",
             )
-        return RollbackPlan(
-            model=model.name,
-            current=model.current,
-            to=release,
-            engine=engine["file"],
-            digest=found,
+    found = device.digest(device.release_folder(model.name, release), str(engine.get("file")))
+    if found is None or found != engine.get("digest"):
+        raise CommandError(
+            f"the engine of release {release} is not the one that was verified",
+            where=device.target,
+            remedy="push its bundle with --rebuild",
         )
+    return RollbackPlan(
+        model=model.name,
+        current=model.current,
+        to=release,
+        engine=engine["file"],
+        digest=found,
+    )
 
 
 def roll_back(
@@ -125,21 +139,26 @@ def roll_back(
     nothing be activated now.
     """
     with open_device(target, world, break_lock=break_lock) as (device, _):
-        device.activate(
-            plan.model,
-            plan.to,
-            expected=plan.current,
-            engine=plan.engine,
-            digest=plan.digest,
-            record={
-                "action": "rollback",
-                "release": plan.to,
-                "from": plan.current,
-                "by": world.owner,
-                "time": utc_text(world.now()),
-            },
-            force=break_lock,
-        )
+        go_back(device, plan, world, force=break_lock)
+
+
+def go_back(device: Device, plan: RollbackPlan, world: World, *, force: bool = False) -> None:
+    """Activate what a rollback's plan says, on a device that is open."""
+    device.activate(
+        plan.model,
+        plan.to,
+        expected=plan.current,
+        engine=plan.engine,
+        digest=plan.digest,
+        record={
+            "action": "rollback",
+            "release": plan.to,
+            "from": plan.current,
+            "by": world.owner,
+            "time": utc_text(world.now()),
+        },
+        force=force,
+    )
 
 
 @contextmanager
@@ -147,7 +166,7 @@ def open_device(
     target: Target, world: World, *, break_lock: bool = False
 ) -> Iterator[tuple[Device, TargetFacts]]:
     """Connect to a target and have edgecal's script there, for as long as the block runs."""
-    with closing(world.connect(target)) as transport:
+    with closing(reach(target, world)) as transport:
         facts = probe_over(transport, target, world)
         device = Device(transport, world.scripts, facts.root, target.name, break_lock=break_lock)
         device.install_agent()

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from edgecal.core.probes import has_answer, no_way_in, parse_probe
 from edgecal.errors import Cancelled
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgecal.core.platforms import Platforms
     from edgecal.core.target import Target, TargetFacts
     from edgecal.ports import Builder, Scripts, Transport
+
+    Slot = Callable[["Target", "CancelToken"], contextlib.AbstractContextManager[object]]
 
 _PROBE_S: Final = 60.0
 
@@ -41,19 +43,24 @@ class CancelToken:
             )
 
 
+def _at_once(_target: Target, _cancel: CancelToken) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many may do each thing at once; a fleet's pushes share them."""
+    """How many may do each thing at once; a fleet's pushes share them. By default, all of them.
 
-    connections: contextlib.AbstractContextManager[Any] = field(
-        default_factory=contextlib.nullcontext
-    )
-    transfers: contextlib.AbstractContextManager[Any] = field(
-        default_factory=contextlib.nullcontext
-    )
-    builds: contextlib.AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
-    pace: Callable[[int], object] = lambda _count: None
-    """Hears how many bytes were just sent, and waits where that was too fast."""
+    Each is a place to wait in before the thing is done, and what waits there stops with
+    `Cancelled` when the token says so: `workflows.limits.shared_limits` makes such ones.
+    """
+
+    connections: Slot = _at_once
+    """Around the opening of one; what is open counts no more."""
+    transfers: Slot = _at_once
+    builds: Slot = _at_once
+    pace: Callable[[Target, int, CancelToken], object] = lambda _target, _count, _cancel: None
+    """Hears how many bytes were just sent to whom, and waits where that was too fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,18 @@ class ProbeAnswer:
     facts: TargetFacts
 
 
+def reach(target: Target, world: World) -> Transport:
+    """Connect to a target, as soon as so many more connections may be opened.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be reached.
+    """
+    with world.limits.connections(target, world.cancel):
+        return world.connect(target)
+
+
 def ask_target(target: Target, world: World) -> ProbeAnswer:
     """Connect to a target and ask what it is.
 
@@ -90,7 +109,7 @@ def ask_target(target: Target, world: World) -> ProbeAnswer:
     TargetError
         If it cannot be reached or gives no answer.
     """
-    with contextlib.closing(world.connect(target)) as transport:
+    with contextlib.closing(reach(target, world)) as transport:
         return ask_over(transport, target, world)
 
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import sqlalchemy as sa
 
-from edgecal.adapters import journal as module
-from edgecal.adapters.journal import DatabaseJournal, Holder, this_process
+from edgecal.adapters import holders
+from edgecal.adapters.holders import Holder, this_process
+from edgecal.adapters.journal import DatabaseJournal
 from edgecal.core.rollout.events import Event, Kind
 from edgecal.core.rollout.machine import replay
 from edgecal.core.rollout.state import Phase, Plan, Policy
-from edgecal.errors import DependencyError, InputError
+from edgecal.errors import InputError
 from tests.users import NOBODY
 
 if TYPE_CHECKING:
@@ -197,13 +198,6 @@ def test_a_database_that_does_not_answer_is_an_error_without_the_password(tmp_pa
         DatabaseJournal(f"sqlite:///{file}")
 
 
-def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    with pytest.raises(DependencyError, match="SQLAlchemy") as caught:
-        DatabaseJournal("sqlite:////nowhere/x")
-    assert "edgecal[fleet]" in caught.value.remedy
-
-
 def test_what_was_written_is_read_whole_and_from_any_place_on(
     journal: DatabaseJournal, url: str
 ) -> None:
@@ -334,7 +328,7 @@ def test_only_a_process_that_certainly_ended_is_called_gone() -> None:
     here = this_process()
     assert not here.gone()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        started = module._started(process.pid)
+        started = holders._started(process.pid)
         child = Holder(host=here.host, system=here.system, pid=process.pid, started=started)
         assert not child.gone()
         assert Holder(host="", system=here.system, pid=process.pid, started="1").gone()

@@ -118,6 +118,19 @@ def test_all_that_is_ignored_is_named(tmp_path: Path) -> None:
     assert "'exec' and 'trt_container' are ignored" in heard[0]
 
 
+def test_what_a_rollout_would_run_or_write_is_ignored_too(tmp_path: Path) -> None:
+    file = tmp_path / "edgecal.toml"
+    file.write_text('[rollout]\nhook = ["notify"]\nmetrics = "x.prom"\nsoak = "1m"\n')
+    file.chmod(0o666)
+    heard: list[str] = []
+    found = read_project(file, warn=heard.append).rollout
+    assert (found.hook, found.metrics, found.soak_ms) == ((), None, 60_000)
+    assert "'hook' and 'metrics' are ignored" in heard[0]
+    file.chmod(0o644)
+    found = read_project(file, warn=pytest.fail).rollout
+    assert (found.hook, found.metrics) == (("notify",), str(tmp_path / "x.prom"))
+
+
 def test_settings_without_commands_count_whoever_wrote_them(tmp_path: Path) -> None:
     file = tmp_path / "edgecal.toml"
     file.write_text('[targets.box]\nhost = "box"\n')

@@ -189,6 +189,33 @@ def test_an_application_puts_an_activation_off_and_its_end_lets_go(
     assert target.activate(RELEASE, RELEASE).code == 0
 
 
+# --- nothing is active any more -----------------------------------------------------------------
+
+
+def test_a_release_is_deactivated_if_it_is_still_the_active_one(target: Target) -> None:
+    target.release()
+    target.release(OTHER)
+    assert target.call("deactivate", NAME, RELEASE, RECORD).text == "current=\n"
+    assert target.activate(OTHER).code == 0
+    refused = target.call("deactivate", NAME, RELEASE, RECORD)
+    assert (refused.code, refused.text) == (22, f"current={OTHER}\n")
+    assert target.current() == OTHER
+    assert target.call("deactivate", NAME, OTHER, '{"action": "deactivate"}').code == 0
+    assert target.current() == ""
+    assert (target.model / "activations").read_text().endswith(' {"action": "deactivate"}\n')
+    assert target.call("deactivate", NAME, OTHER, RECORD).code == 22
+    assert target.activate(OTHER).code == 0
+
+
+def test_an_application_puts_a_deactivation_off(target: Target) -> None:
+    target.release()
+    assert target.activate(RELEASE).code == 0
+    with (target.model / "not-now").open() as holder:
+        fcntl.flock(holder, fcntl.LOCK_SH)
+        assert target.call("deactivate", NAME, RELEASE, RECORD).code == 26
+    assert target.current() == RELEASE
+
+
 # --- trials -------------------------------------------------------------------------------------
 
 BACK = json.dumps({"action": "rollback", "release": "x"})

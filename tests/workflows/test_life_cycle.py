@@ -15,7 +15,7 @@ from edgecal.core.build import BuildOptions
 from edgecal.errors import BusyError, CommandError, InputError, TransferError
 from edgecal.workflows.attach import attach, cancel, plan_cancel
 from edgecal.workflows.events import ActivationWaits, BuildRuns, EngineActivated, EngineConfirmed
-from edgecal.workflows.pace import Pace
+from edgecal.workflows.limits import LimitOptions, shared_limits
 from edgecal.workflows.prune import plan_prune, prune
 from edgecal.workflows.push import push
 from edgecal.workflows.rebuild import plan_rebuild
@@ -322,8 +322,9 @@ def test_uploads_keep_to_the_rate_that_all_targets_share(bench: Bench, bundle: B
         slept.append(seconds)
         now += seconds
 
-    pace = Pace(100_000, clock=lambda: now, sleep=sleep)
-    bench.world = replace(bench.world, limits=replace(bench.world.limits, pace=pace))
+    options = LimitOptions(rate=100_000)
+    limits = shared_limits(options, bastion=lambda _one: "", clock=lambda: now, sleep=sleep)
+    bench.world = replace(bench.world, limits=limits)
     report, _ = bench.push(bundle)
     assert report.state == "active", report.error
     assert sum(slept) == pytest.approx(report.bytes_to_send / 100_000 - 0.25, abs=0.1)

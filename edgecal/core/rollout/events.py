@@ -116,6 +116,9 @@ _PLAIN: Final[dict[str, Any]] = {
 }
 
 
+_FAULT: Final = ("code", "what", "remedy")
+
+
 def parse_event(text: str, *, source: str) -> Event:
     """Read an event as `event_text` spells it.
 
@@ -152,7 +155,7 @@ def _event(document: dict[str, Any]) -> Event:
     return Event(
         kind=Kind(document["kind"]),
         at_ms=document["at_ms"],
-        fault=None if fault is None else Fault(code=str(fault["code"]), what=str(fault["what"])),
+        fault=None if fault is None else Fault(**{key: str(fault[key]) for key in _FAULT}),
         plan=None if plan is None else _plan(plan),
         **plain,
     )

@@ -27,7 +27,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BOUND: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<percent>%?)")
-_MOST_BOUNDS: Final = 100
+MOST_BOUNDS: Final = 100
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def parse_rollout_name(text: str, *, source: str) -> str:
+    """Read the name of a rollout: it stands in commands, journals and file names.
+
+    Raises
+    ------
+    InputError
+        If it is longer than 100 characters, or holds others than it may.
+    """
+    if not _NAME.fullmatch(text):
+        raise InputError(
+            f"expected a name of letters, digits, '.', '_' and '-', found {text!r:.80}",
+            where=source,
+            remedy="choose a shorter or plainer name",
+        )
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +78,9 @@ def parse_waves(text: str, *, source: str = "--waves") -> tuple[Bound, ...]:
         further than the one of the same sort before it.
     """
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) > _MOST_BOUNDS:
+    if len(parts) > MOST_BOUNDS:
         raise InputError(
-            f"expected at most {_MOST_BOUNDS} waves, found {len(parts)}",
+            f"expected at most {MOST_BOUNDS} waves, found {len(parts)}",
             where=source,
             remedy="a handful of waves is enough: 1,10%,100%",
         )

@@ -13,7 +13,7 @@ OFFLINE: Final = frozenset({"connect"})
 """Waited for until the deadline, and then unreachable."""
 OCCUPIED: Final = frozenset({"busy", "not-now"})
 """Waited for until the deadline, and then failed."""
-BROKEN_OFF: Final = frozenset({"transfer", "command"})
+BROKEN_OFF: Final = frozenset({"transfer", "command", "worker"})
 """Tried so many times. Whether a command failed for good cannot be told from outside."""
 UNREACHED: Final = frozenset({"host-key"})
 """Unreachable at once: no waiting makes a host key known."""

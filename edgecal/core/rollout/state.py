@@ -60,10 +60,11 @@ class OnFailure(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why a try did not succeed: an error's code, and its first line."""
+    """Why a try did not succeed: an error's code, what happened, what to do."""
 
     code: str
     what: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

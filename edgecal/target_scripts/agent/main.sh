@@ -36,7 +36,7 @@ case $operation in
 models) expected=0 ;;
 have) expected=$# ;;
 state | cancel) expected=2 ;;
-install | confirm | trial_state) expected=3 ;;
+install | deactivate | confirm | trial_state) expected=3 ;;
 wait | break) expected=4 ;;
 want) expected=$(($# < 3 ? 3 : $#)) ;;
 prune) expected=$(($# < 2 ? 2 : $#)) ;;

@@ -89,6 +89,18 @@ op_activate() { # NAME RELEASE EXPECTED ENGINE DIGEST RECORD FORCE [BACK SOAK RE
     fi
     echo "active $release"
 }
+op_deactivate() { # NAME EXPECTED RECORD: nothing of this model is active then
+    need_release "$1" "$2"
+    need_line "$3"
+    [ -d "$model" ] || fail 24 "there is no model $1"
+    : step lock-deactivate
+    hold_or_exit "$model/switch.lock" deactivate
+    read_current
+    [ "$current" = "$2" ] || { echo "current=$current"; exit 22; }
+    ask_application
+    { append_record "$3" && deactivate; } || fail 12 "cannot deactivate $release"
+    rm -f -- "$model/trial"
+}
 
 # --- trials --------------------------------------------------------------------------------------
 #

@@ -48,9 +48,11 @@ class Result(enum.Enum):
     NOT_OURS = "not-ours"
     """It does not run the release: it never came to that, or was taken back."""
     FAULT = "fault"
-    """The task did not succeed, and nothing of it is active."""
+    """The task did not succeed, and changed nothing; of a question: the release was active, and
+    the device took it back by itself."""
     UNCLEAR = "unclear"
-    """The task broke off when the device may have gone through with it already: ask."""
+    """The task broke off when the device may have gone through with it already, or there was no
+    answer: ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,15 @@ class Hands(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """From here on this process drives the rollout; nobody hears the entries before again."""
+
+    rollout: Rollout
+    entry: int
+    """How many entries the journal has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Journaled:
     """An event stands in the journal, by us or by somebody else; `rollout` has it applied."""
 
@@ -101,5 +112,13 @@ class Progress:
     news: PushEvent | int
 
 
-Happening = Journaled | Progress
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A task is over; its future is done."""
+
+    task: DeviceTask
+    future: Future[Outcome]
+
+
+Happening = Begun | Journaled | Progress
 """What `drive` yields, in the order in which it happened."""
