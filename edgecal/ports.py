@@ -147,8 +147,12 @@ class Backend(Protocol):
     version: str
     graph: Graph
 
-    def expose(self, tensors: Sequence[str]) -> Network:
-        """Make the float32 network give these tensors beside its own outputs."""
+    def expose(self, tensors: Sequence[str], *, any_order: bool = False) -> Network:
+        """Make the float32 network give these tensors beside its own outputs.
+
+        With `any_order` a tensor's values may lie in another order, each sample's by themselves;
+        the network's own outputs never do.
+        """
         ...
 
     def simulate(self, scales: Mapping[str, float]) -> Network:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edgecal.core.sweep import Bounds, Sweep, sums_of_bins
 
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 
     from edgecal.core.sweep import Counts, Grids, Values
 
-Bits = npt.NDArray[np.int32]
-"""Of float32 numbers."""
-
 _FEW = 256
 """Values that are passed over at once where none of them lies far out."""
 
 _PART = 16 * _FEW
 """Values whose sums stay in the processor's nearest cache until they are counted."""
+
+_MOST_PARTS = 0xFFFF // (_PART // 2 + 1)
+"""After which a 16-bit count could overflow."""
 
 _GREATEST = 0x7FFF_FFFF
 """The greatest int32; all bits of a float32 but its sign."""
@@ -69,8 +68,6 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
     grids: Grids,
     offset: int,
     counts: Counts,
-    lows: Bits,
-    highs: Bits,
     below: int,
     above: int,
     room: Values,
@@ -82,19 +79,22 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
     room. Gives where it stopped, how many were picked, and the ends of what was counted.
 
     Why keys: comparing whole numbers runs in vectors, and NaN and infinities lie at both ends. Two
-    tables take turns, because equal neighbours would wait for each other in one.
+    tables, because equal neighbours would wait for each other in one; and small ones, because both
+    of two workers may have to share one cache.
     """
-    evens, odds = np.zeros(counts.size, np.uint32), np.zeros(counts.size, np.uint32)
-    one = np.uint32(1)
-    sums = np.empty(_PART, np.int32)
-    bits = values.view(np.int32)
+    tables = np.zeros((2, counts.size), np.uint16)
+    left, right = tables[0], tables[1]
+    parts, one = 0, np.uint16(1)
+    sums = np.empty(_PART, np.uint16)
+    lows, highs = np.empty(_PART // _FEW, np.int32), np.empty(_PART // _FEW, np.int32)
     done = values.size
     all_low, all_high = np.int32(_GREATEST), np.int32(~_GREATEST)
     for first in range(start, values.size, _PART):
         part = values[first : first + _PART]
         size = part.size
+        bits, rows = part.view(np.int32), (size + _FEW - 1) // _FEW
         part_low, part_high = np.int32(_GREATEST), np.int32(~_GREATEST)
-        for row in range(first // _FEW, (first + size - 1) // _FEW + 1):
+        for row in range(rows):
             few = bits[row * _FEW : (row + 1) * _FEW]
             low, high = np.int32(_GREATEST), np.int32(~_GREATEST)
             for place in range(few.size):
@@ -106,43 +106,54 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
             done = first
             break
         all_low, all_high = min(all_low, part_low), max(all_high, part_high)
-        for row in range(first // _FEW, (first + size - 1) // _FEW + 1):
+        for row in range(rows):
             if lows[row] <= below or highs[row] >= above:
-                for place in range(row * _FEW, min((row + 1) * _FEW, values.size)):
+                for place in range(row * _FEW, min((row + 1) * _FEW, size)):
                     key = bits[place] ^ ((bits[place] >> np.int32(31)) & np.int32(_GREATEST))
                     if key <= below or key >= above:
                         if picked < room.size:
-                            room[picked] = values[place]
+                            room[picked] = part[place]
                         picked += 1
         sums[:] = offset
         for row in range(grids.shape[0]):
             bottom, top, scale, width = grids[row, 0], grids[row, 1], grids[row, 2], grids[row, 3]
             for place in range(size):
                 value = max(bottom, min(top, part[place]))
-                sums[place] += np.int32(value * scale / width)
+                sums[place] += np.uint16(np.int32(value * scale / width))
         # an index with a sign would be looked at for being negative
-        for place in range(0, size - 1, 2):
-            evens[np.uint64(sums[place])] += one
-            odds[np.uint64(sums[place + 1])] += one
+        half = size // 2
+        heads, tails = sums[:half], sums[half:size]
+        for place in range(half):
+            left[np.uint64(heads[place])] += one
+            right[np.uint64(tails[place])] += one
         if size % 2:
-            evens[np.uint64(sums[size - 1])] += one
+            right[np.uint64(sums[size - 1])] += one
+        parts += 1
+        if parts == _MOST_PARTS:
+            parts = 0
+            for place in range(counts.size):
+                counts[place] += np.int64(left[place]) + np.int64(right[place])
+            tables[:] = 0
     for place in range(counts.size):
-        counts[place] += np.int64(evens[place]) + np.int64(odds[place])
+        counts[place] += np.int64(left[place]) + np.int64(right[place])
     return done, picked, all_low, all_high
 
 
-def pick_in_a_loop(  # noqa: PLR0917 - compiled functions take no keywords
-    values: Values, lows: Bits, highs: Bits, below: int, above: int, room: Values
-) -> int:
+def pick_in_a_loop(values: Values, below: int, above: int, room: Values) -> int:
     """Put the values at or beyond two keys into `room`; gives how many."""
     count = 0
     bits = values.view(np.int32)
-    for row in range(lows.size):
-        if lows[row] <= below or highs[row] >= above:
-            for place in range(row * _FEW, min((row + 1) * _FEW, values.size)):
-                key = bits[place] ^ ((bits[place] >> np.int32(31)) & np.int32(_GREATEST))
+    for first in range(0, values.size, _FEW):
+        few = bits[first : first + _FEW]
+        low, high = np.int32(_GREATEST), np.int32(~_GREATEST)
+        for place in range(few.size):
+            key = few[place] ^ ((few[place] >> np.int32(31)) & np.int32(_GREATEST))
+            low, high = min(low, key), max(high, key)
+        if low <= below or high >= above:
+            for place in range(few.size):
+                key = few[place] ^ ((few[place] >> np.int32(31)) & np.int32(_GREATEST))
                 if key <= below or key >= above:
-                    room[count] = values[place]
+                    room[count] = values[first + place]
                     count += 1
     return count
 
@@ -165,24 +176,22 @@ def _compiled(numba: Any) -> type[Sweep]:
     types = numba.types
     floats = types.Array(types.float32, 1, "C", readonly=True)
     grids = types.Array(types.float32, 2, "C", readonly=True)
-    whole, key, keys = types.int64, types.int32, types.int32[::1]
+    whole, key = types.int64, types.int32
     room = types.float32[::1]
     count = _compile(
         numba,
         count_in_a_loop,
         types.UniTuple(whole, 4)(
-            *(floats, whole, key, key, grids, whole, types.int64[::1], keys, keys),
-            *(key, key, room, whole),
+            *(floats, whole, key, key, grids, whole, types.int64[::1], key, key, room, whole)
         ),
     )
-    pick = _compile(numba, pick_in_a_loop, whole(floats, keys, keys, key, key, room))
+    pick = _compile(numba, pick_in_a_loop, whole(floats, key, key, room))
 
     class CompiledSweep(Sweep):
-        """Remembers the ends of every few values, and so skips most of them later on."""
+        """Picks what lies far out while it counts."""
 
         def __init__(self, sample: Values, below: float = -np.inf, above: float = np.inf) -> None:
             super().__init__(sample, below, above)
-            self._lows, self._highs = np.empty((2, -(-sample.size // _FEW)), np.int32)
             self._below_key, self._above_key = _key(below), _key(above)
             self._room = np.empty(min(sample.size, _PART + sample.size // 32), np.float32)
             self._picked = 0
@@ -204,8 +213,6 @@ def _compiled(numba: Any) -> type[Sweep]:
                 grids,
                 offset,
                 counts,
-                self._lows,
-                self._highs,
                 self._below_key,
                 self._above_key,
                 self._room,
@@ -221,7 +228,7 @@ def _compiled(numba: Any) -> type[Sweep]:
 
         def beyond(self, below: float, above: float) -> Values:
             room = np.empty_like(self.sample)
-            found = pick(self.sample, self._lows, self._highs, _key(below), _key(above), room)
+            found = pick(self.sample, _key(below), _key(above), room)
             return room[:found]
 
     return CompiledSweep

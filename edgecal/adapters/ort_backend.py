@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 
 from edgecal.adapters.binning import fastest_sweep
 from edgecal.adapters.float32 import in_float32
 from edgecal.adapters.onnx_errors import one_line
 from edgecal.adapters.onnx_model import OnnxModel, raise_opset, with_outputs
+from edgecal.adapters.ort_blocks import leave_in_blocks
 from edgecal.adapters.plugins import refuse_plugins
 from edgecal.adapters.qdq import FIRST_PER_CHANNEL_OPSET, write_qdq
 from edgecal.errors import ModelError
@@ -20,7 +27,6 @@ from edgecal.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -39,15 +45,22 @@ class OrtNetwork:
     """One ONNX Runtime session.
 
     Inputs and outputs that are float16 in the network given and float32 in the one that runs, its
-    `halves`, are converted on the way.
+    `halves`, are converted on the way. Outputs that run under another name are in `held`.
     """
 
-    def __init__(self, session: Any, source: str, halves: AbstractSet[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        session: Any,
+        source: str,
+        halves: AbstractSet[str] = frozenset(),
+        held: Mapping[str, str] | None = None,
+    ) -> None:
         self._session = session
         self._source = source
         self._outputs: list[str] = [
             output.name for output in session.get_outputs() if output.type.startswith("tensor(")
         ]
+        self._names = [(held or {}).get(name, name) for name in self._outputs]
         self._halves = halves
 
     def run(
@@ -65,7 +78,7 @@ class OrtNetwork:
         with np.errstate(over="ignore"):  # what float16 cannot hold is infinite, and told
             return {
                 name: value.astype(np.float16) if name in self._halves else value
-                for name, value in zip(self._outputs, values, strict=True)
+                for name, value in zip(self._names, values, strict=True)
             }
 
     def _widened(
@@ -95,9 +108,16 @@ class OrtBackend:
             if one.dtype == "float16"
         )
 
-    def expose(self, tensors: Sequence[str]) -> OrtNetwork:
-        """Make the float32 network give these tensors beside its own outputs."""
-        return self._load(self._exposed(tensors))
+    def expose(self, tensors: Sequence[str], *, any_order: bool = False) -> OrtNetwork:
+        """Make the float32 network give these tensors beside its own outputs.
+
+        With `any_order` a tensor's values may lie in another order, each sample's by themselves;
+        the network's own outputs never do.
+        """
+        network = self._load_in_blocks(self._exposed(tensors)) if any_order else None
+        network = network or self._load(self._exposed(tensors))
+        _give_back_memory()
+        return network
 
     def pack(self, tensors: Sequence[str]) -> bytes:
         """Write down what `load_packed` makes the same network of, on another machine."""
@@ -129,6 +149,30 @@ class OrtBackend:
         """Give the fastest way to count values by their bins."""
         return fastest_sweep()
 
+    def _load_in_blocks(self, model: bytes) -> OrtNetwork | None:
+        """Load the network as it is once optimised, less what puts tensors in order.
+
+        Nothing where that cannot be: it would only be faster, and what is wrong with the network
+        itself is told when it is loaded as it is.
+        """
+        source = str(self._model.path)
+        try:
+            with TemporaryDirectory() as folder:
+                path = Path(folder, "optimised.onnx")
+                options = _exact_options()
+                options.optimized_model_filepath = str(path)
+                whole = _open(model, options, source, self._halves)
+                proto = onnx.load(path)
+            held = leave_in_blocks(proto, {output.name for output in self.graph.outputs})
+            if not held:
+                return whole
+            del whole  # its weights need not lie in memory twice
+            options = _exact_options()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            return _open(proto.SerializeToString(), options, source, self._halves, held)
+        except (OSError, DecodeError, ModelError):
+            return None
+
     def _load(self, model: bytes, settings: Mapping[str, str] | None = None) -> OrtNetwork:
         options = _exact_options()
         for key, value in (settings or {}).items():
@@ -152,6 +196,14 @@ def _exact_options() -> Any:
     return options
 
 
+def _give_back_memory() -> None:
+    """Return what loading took to the system: glibc would keep it, and running takes as much."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # other C libraries return it by themselves
+            trim(0)
+
+
 def load_network(path: Path) -> OrtNetwork:
     """Load an ONNX file as it stands, with all of ONNX Runtime's optimisations.
 
@@ -168,6 +220,7 @@ def _open(
     options: Any,
     source: str,
     halves: AbstractSet[str] = frozenset(),
+    held: Mapping[str, str] | None = None,
 ) -> OrtNetwork:
     options.log_severity_level = _NOTHING_BUT_CRASHES
     try:
@@ -181,7 +234,7 @@ def _open(
             remedy="export the network for an ONNX Runtime of this version, without plugins of "
             "TensorRT, which do not run on a CPU",
         ) from error
-    return OrtNetwork(session, source, halves)
+    return OrtNetwork(session, source, halves, held)
 
 
 def _what(error: Exception) -> str:

@@ -186,7 +186,7 @@ class Tally:
             return
         if values.shape[:1] != (samples,):
             samples = 1
-        for sample in flat.reshape(samples, -1):
+        for sample in (flat,) if samples == 1 else flat.reshape(samples, -1):
             self._add_sample(sample)
 
     def _add_sample(self, sample: Values) -> None:
@@ -194,8 +194,10 @@ class Tally:
         done, odd = 0, False
         while True:
             done = sweep.count(done, self._held, self._grids, self._offset, self._sums)
-            # at once, for what is counted is taken apart between the bounds
-            self._reach([view.clamped(sweep.bounds) for view in self._views])
+            root = self._views[0]
+            if not Bounds(root.low, root.high).holds(sweep.bounds):
+                # at once, for what is counted is taken apart between the bounds
+                self._reach([view.clamped(sweep.bounds) for view in self._views])
             if done == sample.size:
                 break
             part = sweep.part(done)

@@ -102,7 +102,7 @@ def observe(
         If there is no sample, or the data contradicts the network.
     """
     names = activations(backend.graph)
-    network = backend.expose(names)
+    network = backend.expose(names, any_order=True)
     given = [sample.arrays for sample in itertools.islice(dataset, samples)]
     if not given:
         raise DatasetError("the data holds no sample", remedy="give at least one sample")

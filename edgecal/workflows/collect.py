@@ -171,7 +171,8 @@ def collect_statistics(
             "the network has no float32 tensor, so there is nothing to calibrate",
             remedy="export it in float32",
         )
-    network = backend.expose(tuple(dict.fromkeys(view.source for view in shown.values())))
+    sources = dict.fromkeys(view.source for view in shown.values())
+    network = backend.expose(tuple(sources), any_order=True)
     keeper = keeper or unkept()
     before = keeper.begin(_bits_depend_on(backend, dataset, batch_size))
     reader = Reader(
@@ -432,7 +433,10 @@ class _Share:
     def add(self, number: int, values: Arrays, *, samples: int) -> None:
         with self.lock:
             whole, self.whole = self.whole, False
-            for name in list(values):
-                self.tallies[name].add(values.pop(name), samples)  # its memory goes back at once
+            while values:
+                # from the end: what the network gave last is still in the processor's cache
+                name, array = values.popitem()
+                self.tallies[name].add(array, samples)
+                del array  # its memory goes back at once
             self.done.add(number)
             self.whole = whole

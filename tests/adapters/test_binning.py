@@ -44,6 +44,13 @@ def test_counts_are_numpy_s(sweep: Sweeps, clamps: list[Clamp], scale: float, si
         assert have.samples == size
 
 
+@pytest.mark.parametrize("sweep", WAYS)
+@pytest.mark.parametrize("size", [126_975, 126_976, 131_072, 300_001])
+def test_one_bin_may_hold_more_than_16_bits_count(sweep: Sweeps, size: int) -> None:
+    found = histograms(np.full(size, 0.25, np.float32), CLAMPS, sweep)
+    assert [int(one.counts.max()) for one in found] == [size] * len(CLAMPS)
+
+
 @pytest.mark.parametrize("sweep", [Sweep, *WAYS])
 def test_counts_come_on_top_of_what_was_counted(sweep: Sweeps) -> None:
     grids = np.asarray([[-np.inf, np.inf, 1.0, 1.0]], np.float32)

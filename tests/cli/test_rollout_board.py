@@ -256,7 +256,7 @@ def test_the_head_says_how_it_stands_at_each_turn() -> None:
     assert "promoted[/] by ann@desk" in told.heard[-1]
     told.start("b", "c", wave=1)
     told.journal(Kind.PUSH_FAILED, "b", fault=BAD)
-    assert "1 of 1 reached failed (limit 10%,2), 0 succeeded (needs 90%)" in head()
+    assert "1 of 1 reached failed (limit 10%,8), 0 succeeded (needs 90%)" in head()
     told.journal(Kind.HALTED, why="bob@desk")
     assert "halted in wave 2 of 2" in head()
     assert "1 active, 1 failed" in head()

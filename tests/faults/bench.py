@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from edgecal.adapters.bundle import read_bundle
 from edgecal.adapters.signed_bundles import sign_bundle
-from edgecal.core.golden import parse_golden
-from tests.bundles import install_trtexec, make_bundles
+from tests.bundles import make_bundles, record_trtexec
 from tests.faults.controller import STOP
 from tests.signing import Authority, Etc, authority
 from tests.users import NOBODY
@@ -45,10 +44,10 @@ _SMALL, _FEW = 4 << 20, 400
 class Controllers:
     """A process that forks controllers, see `tests/faults/controller.py`."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "tests.faults.controller") -> None:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.controller"],
+            [sys.executable, "-m", module],
             cwd=CHECKOUT,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # forks best without threads
             stdin=subprocess.PIPE,
@@ -107,10 +106,14 @@ class Controller:
         """Kill it as nothing can be killed more."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def status(self) -> int:
+        """Wait for its end; gives its exit code, or which signal ended it as a negative number."""
+        wait_until(lambda: self.ended, "the controller's end")
+        return int(_text(self._answers / "status"))
+
     def outcome(self) -> Outcome:
         """Wait for its end, and read what it said."""
-        wait_until(lambda: self.ended, "the controller's end")
-        code = int(_text(self._answers / "status"))
+        code = self.status()
         if code < 0:
             return Outcome("-", "-", code, "")
         document = json.loads(_text(self._answers / "out") or "{}")
@@ -206,7 +209,7 @@ def make_workshop(folder: Path) -> Workshop:
     bundles["tampered"] = _tampered(folder / "tampered.edgecal", bundles["new"])
     programs = folder / "bin"
     programs.mkdir()
-    _make_trtexec(folder, programs, original)
+    record_trtexec(folder / "strict", programs, original)
     workshop = Workshop(
         folder=folder,
         controllers=Controllers(),
@@ -230,39 +233,6 @@ def _tampered(path: Path, new: Bundle) -> Bundle:
     assert text.count('"counter": 2') == 1
     manifest.write_text(text.replace('"counter": 2', '"counter": 3'))
     return read_bundle(path)
-
-
-def _make_trtexec(folder: Path, programs: Path, bundle: Bundle) -> None:
-    """Have the strict stand-in say once what the quick one repeats."""
-    strict = folder / "strict"
-    strict.mkdir()
-    install_trtexec(strict, bundle)
-    for name in ("model.onnx", "calibration.cache"):
-        shutil.copy(bundle.path / name, strict)
-    build = ("--onnx=model.onnx", "--int8", "--calib=calibration.cache", "--verbose", "--fp16")
-    for name, words in (("help", ("--help",)), ("build", (*build, "--saveEngine=engine"))):
-        done = subprocess.run(
-            [strict / "trtexec", *words], cwd=strict, capture_output=True, check=True
-        )
-        (programs / name).write_bytes(done.stdout)
-    outputs = programs / "outputs"
-    outputs.mkdir()
-    with bundle.open("golden.npz") as stream:
-        runs = parse_golden(stream.read(), source="golden.npz")
-    for run in runs:
-        (value,) = run.inputs.values()
-        (strict / "input").write_bytes(value.tobytes())
-        files = (f"--loadInputs={next(iter(run.inputs))}:input", "--exportOutput=output")
-        subprocess.run(
-            [strict / "trtexec", "--loadEngine=engine", *files],
-            cwd=strict,
-            capture_output=True,
-            check=True,
-        )
-        shutil.copy(strict / "output", outputs / hashlib.sha256(value.tobytes()).hexdigest())
-    shutil.copy(HERE / "trtexec.sh", programs / "trtexec")
-    (programs / "trtexec").chmod(0o755)
-    (programs / "breakpoint").touch()
 
 
 def mount(*words: str) -> None:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -244,8 +245,8 @@ def control(job: Job) -> None:
     scripts = Etc(Path(job.etc)).scripts(scripts)
     made = wiring.world
 
-    def world(*, limit_rate: float | None = None) -> World:
-        plain = made(limit_rate=limit_rate)
+    def world(**settings: Any) -> World:  # noqa: ANN401 - handed on as they are
+        plain = made(**settings)
 
         def connect(target: Target) -> Stopping:
             stop(job, "connect")
@@ -268,7 +269,16 @@ def control(job: Job) -> None:
     main(job.argv)
 
 
-def _fork_controller(words: dict[str, Any]) -> None:
+def serve(be: Callable[[dict[str, Any]], object]) -> None:
+    """Fork a controller for each line of stdin, which `be` then is."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        _fork_controller(json.loads(line), be)
+
+
+def _fork_controller(words: dict[str, Any], be: Callable[[dict[str, Any]], object]) -> None:
     """Fork somebody who forks the controller and waits for it."""
     if os.fork():
         return
@@ -281,9 +291,12 @@ def _fork_controller(words: dict[str, Any]) -> None:
             os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         code: object = 1
         try:
-            control(Job(**{**words, "folder": Path(words["folder"])}))
+            be(words)
+            code = 0
         except SystemExit as end:
             code = end.code
+        except BaseException:  # noqa: BLE001 - told, and the process ends here
+            traceback.print_exc()
         finally:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -311,8 +324,4 @@ def _import_everything() -> None:
 
 if __name__ == "__main__":
     _import_everything()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    for line in sys.stdin:
-        _fork_controller(json.loads(line))
+    serve(lambda words: control(Job(**{**words, "folder": Path(words["folder"])})))

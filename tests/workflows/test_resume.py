@@ -54,8 +54,10 @@ class Backend(OrtBackend):
 
     bench: Bench
 
-    def expose(self, tensors: Sequence[str]) -> Counted:  # type: ignore[override]
-        return Counted(super().expose(tensors), self.bench)
+    def expose(  # type: ignore[override]
+        self, tensors: Sequence[str], *, any_order: bool = False
+    ) -> Counted:
+        return Counted(super().expose(tensors, any_order=any_order), self.bench)
 
     def simulate(self, scales: Mapping[str, float]) -> Any:  # noqa: ANN401 - as it comes
         if self.bench.judging_stops:

@@ -106,9 +106,10 @@ FailuresOption = Annotated[
     typer.Option(
         metavar="SHARE,COUNT",
         help="A wave fails as soon as at least this share of those reached, and at least so many, "
-        "have failed.",
+        "have failed. No more are under way at once than it would take: so many at first, more as "
+        "others succeed.",
         rich_help_panel=WAVES,
-        show_default="10%,2",
+        show_default="10%,8",
     ),
 ]
 MissingOption = Annotated[

@@ -92,7 +92,7 @@ class Policy:
     """What a rollout was told about going on and stopping."""
 
     passing: Condition = field(default_factory=lambda: Condition(minimum=1, percent=90))
-    failing: Gate = field(default_factory=lambda: Gate(minimum=2, percent=10))
+    failing: Gate = field(default_factory=lambda: Gate(minimum=8, percent=10))
     missing: Gate | None = None
     """For unreachable devices; `None` if they never stop a rollout."""
     on_failure: OnFailure = OnFailure.HALT

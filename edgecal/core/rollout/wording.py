@@ -1,7 +1,7 @@
 """How gates, conditions, times and pauses of a rollout are written, in options and in settings.
 
->>> parse_gate("10%,2", source="--failures")
-Gate(minimum=2, percent=10)
+>>> parse_gate("10%,8", source="--failures")
+Gate(minimum=8, percent=10)
 >>> parse_condition("90%,1", source="--success")
 Condition(minimum=1, percent=90)
 >>> parse_duration("10m", source="--soak")
@@ -39,7 +39,7 @@ def parse_gate(text: str, *, source: str) -> Gate:
     InputError
         If it says neither, one of them twice, a share beyond 100%, or the number 0.
     """
-    minimum, percent = _share_and_count(text, source=source, example="10%,2")
+    minimum, percent = _share_and_count(text, source=source, example="10%,8")
     return Gate(minimum=minimum, percent=percent)
 
 
@@ -75,8 +75,8 @@ def parse_condition(text: str, *, source: str) -> Condition:
 def spell_gate(gate: Gate | Condition | None) -> str:
     """Write a gate or condition as it is read.
 
-    >>> spell_gate(Gate(minimum=2, percent=10)), spell_gate(Gate(minimum=3, percent=0))
-    ('10%,2', '3')
+    >>> spell_gate(Gate(minimum=8, percent=10)), spell_gate(Gate(minimum=3, percent=0))
+    ('10%,8', '3')
     >>> spell_gate(Condition(minimum=1, percent=90)), spell_gate(None)
     ('90%', 'never')
     """
