@@ -35,6 +35,8 @@ class ModelState:
     jobs: tuple[JobEntry, ...] = ()
     trial: str = "none"
     """How the active release's health check stands."""
+    switching: str = ""
+    """What somebody is at right now that may change what is active, such as `activate`."""
 
 
 def parse_models(text: str) -> tuple[ModelState, ...]:
@@ -67,6 +69,7 @@ def _model(pairs: list[tuple[str, str]]) -> ModelState:
         built=built,
         jobs=tuple(_job(value) for key, value in pairs if key == "job"),
         trial=last.get("trial", "none"),
+        switching=last.get("switching", ""),
     )
 
 

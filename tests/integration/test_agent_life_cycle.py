@@ -189,6 +189,16 @@ def test_an_application_puts_an_activation_off_and_its_end_lets_go(
     assert target.activate(RELEASE, RELEASE).code == 0
 
 
+def test_the_list_of_models_says_what_may_change_at_any_moment(target: Target) -> None:
+    target.release()
+    lock = target.model / "switch.lock"
+    with subprocess.Popen(["sleep", "60"]) as process:
+        lock.write_text(lock_record(pid=process.pid).replace("build", "activate"))
+        assert "\nswitching=activate\n" in target.call("models").text
+        process.kill()
+    assert "switching" not in target.call("models").text, "its process is gone"
+
+
 # --- nothing is active any more -----------------------------------------------------------------
 
 

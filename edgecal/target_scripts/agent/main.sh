@@ -4,8 +4,11 @@ op_models() {
     for model in "$root"/models/*/ "$root"/models/.*/; do
         model=${model%/}
         is_name "${model##*/}" || continue
+        read_lock "$model/switch.lock" # before what is active: whoever lets go later may change it
+        if lock_is_held; then switching=$lock_work; else switching=; fi
         read_current
         printf 'model=%s\ncurrent=%s\n' "${model##*/}" "$current"
+        [ -z "$switching" ] || echo "switching=$switching"
         say_trial
         for path in "$model"/releases/*/build.json; do
             release=${path%/*} release=${release##*/}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from edgecal.core.activations import activated_by, previous_release
 from edgecal.core.build import BuildOptions
 from edgecal.core.rollout.state import Fault
-from edgecal.errors import EdgecalError, HealthError, InventoryError
+from edgecal.errors import CommandError, EdgecalError, HealthError, InventoryError
 from edgecal.workflows.activation import UNCONFIRMED
 from edgecal.workflows.events import EngineActivated, Step, StepDue
 from edgecal.workflows.push import push
@@ -119,24 +119,35 @@ def _push(task: DeviceTask, target: Target, crew: Crew) -> Outcome:
 
 
 def _ask(task: DeviceTask, target: Target, crew: Crew) -> Outcome:
-    """Find out whether the release that this rollout brings is active, and meant to stay."""
+    """Find out whether the release that this rollout brings is active, and meant to stay.
+
+    Raises
+    ------
+    CommandError
+        If that may change at any moment: a command goes on there though its caller was cut off.
+    """
     with open_device(target, crew.world) as (device, _):
-        for model in _models(device.models(), crew):
-            if model.current is None or _taker(model) != task.rollout:
-                continue
+        models = _models(device.models(), crew)
+    for model in models:
+        if model.switching:
+            raise CommandError(
+                f"somebody is at work on {model.name}: {model.switching}",
+                where=target.name,
+                remedy="wait for its end",
+            )
+        if model.current is not None and _taker(model) == task.rollout:
             if target.health and model.trial in UNCONFIRMED:
                 return Outcome(result=Result.NOT_OURS)  # goes back unless somebody pushes again
             return Outcome(result=Result.ACTIVE, release=model.current)
-        for model in _models(device.models(), crew):
-            reason = _went_back(model.activations, task)
-            if reason:
-                fault = Fault(
-                    code=HealthError.code,
-                    what=f"the release did not pass its health check ({reason}), and the target "
-                    "has gone back",
-                    remedy=f"read models/{model.name}/trial.log there",
-                )
-                return Outcome(result=Result.FAULT, fault=fault)
+        reason = _went_back(model.activations, task)
+        if reason:
+            fault = Fault(
+                code=HealthError.code,
+                what=f"the release did not pass its health check ({reason}), and the target "
+                "has gone back",
+                remedy=f"read models/{model.name}/trial.log there",
+            )
+            return Outcome(result=Result.FAULT, fault=fault)
     return Outcome(result=Result.NOT_OURS)
 
 

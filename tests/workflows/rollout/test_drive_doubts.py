@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from edgecal.core.rollout.gates import Condition, Gate
 from edgecal.core.rollout.state import DevicePhase, Fault, OnFailure, Phase
 from edgecal.workflows.rollout.tasks import Action, DeviceTask, Outcome, Result
 from edgecal.workflows.rollout.wishes import UNREACHED, retry, wish
+from tests.integration.test_agent_script import lock_record
 from tests.workflows.rollout.control import NAME, QUICK, Control, now_ms, policy
 from tests.workflows.rollout.cutting import Cut, Cutter
 
@@ -69,6 +72,26 @@ def test_an_activation_that_arrives_after_the_question_is_not_repeated(
     assert rollout.phase is Phase.FINISHED
     assert control.kinds("cam-02")[-2:] == ["push-started", "push-activated"]
     assert ours(fleet, "cam-02") == [fleet.active("cam-02")]
+
+
+def test_nobody_believes_a_device_that_is_about_to_change(control: Control, fleet: Fleet) -> None:
+    control.plan(waves="100%", settings=policy(retries=replace(QUICK, tries=20)))
+    with subprocess.Popen(["sleep", "60"]) as holder:
+
+        def hold() -> None:
+            record = lock_record(pid=holder.pid).replace("build", "activate")
+            (fleet.devices["cam-02"].model / "switch.lock").write_text(record)
+            threading.Timer(1.0, holder.kill).start()
+
+        rollout = drive_with(control, Cut("cam-02", "activate", then=hold))
+    pushed, deferred = [
+        one.at_ms
+        for one in control.journal.read(NAME)
+        if one.target == "cam-02" and one.kind in {Kind.PUSH_STARTED, Kind.PUSH_DEFERRED}
+    ][:2]
+    assert deferred - pushed > 1000
+    assert rollout.devices["cam-02"].phase is DevicePhase.ACTIVE
+    assert len(ours(fleet, "cam-02")) == 1
 
 
 def test_a_question_that_is_cut_off_is_asked_again(control: Control, fleet: Fleet) -> None:
