@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgecal.cli.rollout.faults import remedy
 from edgecal.core.rollout.counts import counts, wave_counts
-from edgecal.core.rollout.state import DevicePhase
+from edgecal.core.rollout.state import DevicePhase, Phase
 from edgecal.core.rollout.wording import spell_duration, spell_gate
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def wave_state(rollout: Rollout, wave: int) -> str:
         return "excused"
     if wave > rollout.wave:
         return "pending"
-    passed = wave < rollout.wave or rollout.passed_ms is not None
-    return "passed" if passed else "running"
+    if wave < rollout.wave or rollout.passed_ms is not None:
+        return "passed"
+    return "halted" if rollout.phase is Phase.HALTED else "running"
 
 
 def draft_document(draft: Draft) -> dict[str, Any]:

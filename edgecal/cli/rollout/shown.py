@@ -210,7 +210,7 @@ def show_trouble(console: Console, rollout: Rollout, *, now_ms: int, verbose: bo
         what = f": {plain(device.fault.what)}" if device.fault else ""
         style = "yellow" if device.phase is DevicePhase.WAITING else "red"
         again = ""
-        if device.not_before_ms > now_ms:
+        if device.not_before_ms > now_ms and rollout.phase not in OVER:
             again = f"; next try in {wait_text(device.not_before_ms - now_ms)}"
         console.print(f"[{style}]{device.phase.value}[/] [bold]{plain(name)}[/]{what}{again}")
         if way := remedy(device, target=name):

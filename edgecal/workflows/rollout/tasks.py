@@ -63,7 +63,6 @@ class Outcome:
     release: str = ""
     fault: Fault | None = None
     """Of a fault, and of what is unclear."""
-    bytes_sent: int = 0
 
 
 class Hands(Protocol):

@@ -104,17 +104,12 @@ def _push(task: DeviceTask, target: Target, crew: Crew) -> Outcome:
         crew.tell(task.target, event)
     if report.error is None:
         ours = report.rollout == task.rollout
-        return Outcome(
-            result=Result.ACTIVE if ours else Result.KEPT,
-            release=report.release,
-            bytes_sent=report.bytes_sent,
-        )
+        return Outcome(result=Result.ACTIVE if ours else Result.KEPT, release=report.release)
     unclear = activating and report.error.code in _BROKEN_OFF
     return Outcome(
         result=Result.UNCLEAR if unclear else Result.FAULT,
         release=report.release or "",
         fault=fault_of(report.error),
-        bytes_sent=report.bytes_sent,
     )
 
 

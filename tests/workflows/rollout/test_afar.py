@@ -225,11 +225,11 @@ def test_devices_are_pushed_to_and_told_of_and_bundles_come_once(fleet: Fleet) -
     assert {fleet.active(name) for name in fleet.names} == {outcomes[0].release}
     files = {one.digest for one in fleet.supplies.old.manifest.files.values()}
     assert sum(what == "put" for _, what in cluster.calls) == len(files) + 1
-    for name, outcome in zip(fleet.names, outcomes, strict=True):
+    for name in fleet.names:
         news = [one for target, one in heard if target == name]
         assert any(isinstance(one, EngineActivated) for one in news)
         sent = [one for one in news if isinstance(one, int)]
-        assert 0 < sum(sent) <= outcome.bytes_sent
+        assert sum(sent) > 0
         assert len(sent) < 20  # counted up, not told block by block
 
 
