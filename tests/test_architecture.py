@@ -24,6 +24,7 @@ HEAVY: Final = (
     "tensorrt",
     "pycuda",
     "distributed",
+    "sqlalchemy",
 )
 
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {

@@ -35,7 +35,6 @@ def fleet(tmp_path: Path, supplies: Supplies) -> Iterator[Fleet]:
 @pytest.fixture
 def control(fleet: Fleet, tmp_path: Path) -> Iterator[Control]:
     """A rollout of the older bundle, not planned yet."""
-    pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy, of edgecal[fleet]")
     journal = DatabaseJournal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
     yield Control(fleet, [fleet.supplies.old], Job(), journal)
     journal.close()
