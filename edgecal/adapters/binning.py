@@ -7,22 +7,23 @@ the bits of `edgecal.core.histogram.add_sums`.
 from __future__ import annotations
 
 import importlib
-import struct
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from edgecal.core.peaks import ONE_IN
 from edgecal.core.sweep import Bounds, Sweep, sums_of_bins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy.typing as npt
+
     from edgecal.core.sweep import Counts, Grids, Values
 
 _FEW = 256
-"""Values that are passed over at once where none of them lies far out."""
+"""Of so many values only the ends are kept."""
 
 _PART = 16 * _FEW
 """Values whose sums stay in the processor's nearest cache until they are counted."""
@@ -32,6 +33,8 @@ _MOST_PARTS = 0xFFFF // (_PART // 2 + 1)
 
 _GREATEST = 0x7FFF_FFFF
 """The greatest int32; all bits of a float32 but its sign."""
+
+_MOST = float(np.finfo(np.float32).max)
 
 
 @cache
@@ -46,6 +49,8 @@ def fastest_sweep() -> type[Sweep]:
 
 def add_with_opencv(values: Values, grids: Grids, offset: int, counts: Counts) -> None:
     """Count with a histogram of two channels of 8 bits, since the one of 16 bits is slow."""
+    import cv2  # noqa: PLC0415 - it takes memory, and is not needed where numba is
+
     sums = sums_of_bins(values, grids, offset).astype("<u2", copy=False)
     columns = -(-len(counts) // 256)
     table = cv2.calcHist(
@@ -60,60 +65,52 @@ class OpenCvSweep(Sweep):
     _adder = staticmethod(add_with_opencv)
 
 
-def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no calls
+def count_in_a_loop(  # noqa: C901, PLR0912, PLR0915, PLR0917 - compiled: no keywords, no calls
     values: Values,
     start: int,
-    least: int,
-    most: int,
+    within: Values,
     grids: Grids,
     offset: int,
     counts: Counts,
-    below: int,
-    above: int,
-    room: Values,
-    picked: int,
-) -> tuple[int, int, int, int]:
-    """Count value by value, and find the ends of every few, as keys: bits that sort as numbers.
+    ends: npt.NDArray[np.int32],
+    seen: Values,
+    peaks: Values,
+) -> int:
+    """Count value by value, and find the ends of all and of every few; gives where it stopped.
 
-    What lies at or beyond two keys goes into `room`, behind what was picked already, while there is
-    room. Gives where it stopped, how many were picked, and the ends of what was counted.
+    Once all is counted, it finds the peaks: each is the least of a heap of so many magnitudes as
+    its rank says. First the greatest of every few go through the heap, which leaves less than that
+    many rows to go through whole.
 
-    Why keys: comparing whole numbers runs in vectors, and NaN and infinities lie at both ends. Two
-    tables, because equal neighbours would wait for each other in one; and small ones, because both
-    of two workers may have to share one cache.
+    Why keys, bits that sort as numbers: comparing whole numbers runs in vectors, and NaN and
+    infinities lie at both ends. Why two tables: equal neighbours would wait for each other in one;
+    and small ones, because both of two workers may have to share one cache.
     """
+    greatest = np.int32(_GREATEST)
+    keys = within.view(np.int32) ^ ((within.view(np.int32) >> np.int32(31)) & greatest)
     tables = np.zeros((2, counts.size), np.uint16)
     left, right = tables[0], tables[1]
     parts, one = 0, np.uint16(1)
     sums = np.empty(_PART, np.uint16)
-    lows, highs = np.empty(_PART // _FEW, np.int32), np.empty(_PART // _FEW, np.int32)
     done = values.size
-    all_low, all_high = np.int32(_GREATEST), np.int32(~_GREATEST)
+    all_low, all_high = greatest, ~greatest
     for first in range(start, values.size, _PART):
         part = values[first : first + _PART]
         size = part.size
-        bits, rows = part.view(np.int32), (size + _FEW - 1) // _FEW
-        part_low, part_high = np.int32(_GREATEST), np.int32(~_GREATEST)
-        for row in range(rows):
+        bits, before = part.view(np.int32), first // _FEW
+        part_low, part_high = greatest, ~greatest
+        for row in range((size + _FEW - 1) // _FEW):
             few = bits[row * _FEW : (row + 1) * _FEW]
-            low, high = np.int32(_GREATEST), np.int32(~_GREATEST)
+            low, high = greatest, ~greatest
             for place in range(few.size):
-                key = few[place] ^ ((few[place] >> np.int32(31)) & np.int32(_GREATEST))
+                key = few[place] ^ ((few[place] >> np.int32(31)) & greatest)
                 low, high = min(low, key), max(high, key)
-            lows[row], highs[row] = low, high
+            ends[0, before + row], ends[1, before + row] = low, high
             part_low, part_high = min(part_low, low), max(part_high, high)
-        if part_low < least or part_high > most:
+        if part_low < keys[0] or part_high > keys[1]:
             done = first
             break
         all_low, all_high = min(all_low, part_low), max(all_high, part_high)
-        for row in range(rows):
-            if lows[row] <= below or highs[row] >= above:
-                for place in range(row * _FEW, min((row + 1) * _FEW, size)):
-                    key = bits[place] ^ ((bits[place] >> np.int32(31)) & np.int32(_GREATEST))
-                    if key <= below or key >= above:
-                        if picked < room.size:
-                            room[picked] = part[place]
-                        picked += 1
         sums[:] = offset
         for row in range(grids.shape[0]):
             bottom, top, scale, width = grids[row, 0], grids[row, 1], grids[row, 2], grids[row, 3]
@@ -136,100 +133,98 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0917 - compiled: no keywords, no
             tables[:] = 0
     for place in range(counts.size):
         counts[place] += np.int64(left[place]) + np.int64(right[place])
-    return done, picked, all_low, all_high
+    if done > start:
+        found = seen.view(np.int32)
+        found[0] = all_low ^ ((all_low >> np.int32(31)) & greatest)
+        found[1] = all_high ^ ((all_high >> np.int32(31)) & greatest)
+    if done < values.size:
+        return done
 
-
-def pick_in_a_loop(values: Values, below: int, above: int, room: Values) -> int:
-    """Put the values at or beyond two keys into `room`; gives how many."""
-    count = 0
-    bits = values.view(np.int32)
-    for first in range(0, values.size, _FEW):
-        few = bits[first : first + _FEW]
-        low, high = np.int32(_GREATEST), np.int32(~_GREATEST)
-        for place in range(few.size):
-            key = few[place] ^ ((few[place] >> np.int32(31)) & np.int32(_GREATEST))
-            low, high = min(low, key), max(high, key)
-        if low <= below or high >= above:
-            for place in range(few.size):
-                key = few[place] ^ ((few[place] >> np.int32(31)) & np.int32(_GREATEST))
-                if key <= below or key >= above:
-                    room[count] = values[first + place]
-                    count += 1
-    return count
-
-
-@lru_cache(1 << 14)
-def _key(value: float) -> int:
-    bits = int(np.float32(value).view(np.int32))
-    return bits ^ ((bits >> 31) & _GREATEST)
-
-
-def _number(key: int) -> float:
-    value: float = struct.unpack("=f", struct.pack("=i", key ^ ((key >> 31) & _GREATEST)))[0]
-    return value + 0.0  # there is one zero
-
-
-_LEAST, _MOST = (_key(end * float(np.finfo(np.float32).max)) for end in (-1, 1))
+    for side in range(2):
+        for row in range(ends.shape[1]):
+            ends[side, row] ^= (ends[side, row] >> np.int32(31)) & greatest
+    lows, highs = ends[0].view(np.float32), ends[1].view(np.float32)
+    tops = np.empty(ends.shape[1], np.float32)
+    rank = values.size // ONE_IN + 1
+    heap = np.empty(rank, np.float32)
+    for grid in range(grids.shape[0]):
+        bottom, top = grids[grid, 0], grids[grid, 1]
+        for row in range(tops.size):
+            tops[row] = max(
+                abs(max(bottom, min(top, lows[row]))), abs(max(bottom, min(top, highs[row])))
+            )
+        heap[:] = 0
+        for whole in range(2):
+            heap[:] = heap[0]
+            for row in range(tops.size):
+                if tops[row] <= heap[0]:
+                    continue
+                those = values[row * _FEW : (row + 1) * _FEW] if whole else tops[row : row + 1]
+                for place in range(those.size):
+                    value = abs(max(bottom, min(top, those[place]))) if whole else those[place]
+                    if value <= heap[0]:
+                        continue
+                    node, child = 0, 1
+                    while child < rank:
+                        if child + 1 < rank and heap[child + 1] < heap[child]:
+                            child += 1
+                        if heap[child] >= value:
+                            break
+                        heap[node] = heap[child]
+                        node, child = child, 2 * child + 1
+                    heap[node] = value
+        peaks[grid] = heap[0]
+    return done
 
 
 def _compiled(numba: Any) -> type[Sweep]:
     types = numba.types
-    floats = types.Array(types.float32, 1, "C", readonly=True)
-    grids = types.Array(types.float32, 2, "C", readonly=True)
-    whole, key = types.int64, types.int32
-    room = types.float32[::1]
+    given = types.Array(types.float32, 1, "C", readonly=True)
     count = _compile(
         numba,
         count_in_a_loop,
-        types.UniTuple(whole, 4)(
-            *(floats, whole, key, key, grids, whole, types.int64[::1], key, key, room, whole)
+        types.int64(
+            given,
+            types.int64,
+            given,
+            types.Array(types.float32, 2, "C", readonly=True),
+            types.int64,
+            types.int64[::1],
+            types.int32[:, ::1],
+            types.float32[::1],
+            types.float32[::1],
         ),
     )
-    pick = _compile(numba, pick_in_a_loop, whole(floats, key, key, room))
 
     class CompiledSweep(Sweep):
-        """Picks what lies far out while it counts."""
+        """Finds the peaks while it counts."""
 
-        def __init__(self, sample: Values, below: float = -np.inf, above: float = np.inf) -> None:
-            super().__init__(sample, below, above)
-            self._below_key, self._above_key = _key(below), _key(above)
-            self._room = np.empty(min(sample.size, _PART + sample.size // 32), np.float32)
-            self._picked = 0
-
-        @property
-        def far(self) -> Values:
-            if self._picked > self._room.size:
-                return self.beyond(self._below, self._above)
-            return self._room[: self._picked]
+        def __init__(self, sample: Values) -> None:
+            super().__init__(sample)
+            self._ends = np.zeros((2, -(-sample.size // _FEW)), np.int32)
+            self._peaks = np.empty(0, np.float32)
 
         def count(
             self, start: int, within: Bounds, grids: Grids, offset: int, counts: Counts
         ) -> int:
-            done, self._picked, low, high = count(
-                self.sample,
-                start,
-                max(_key(within.low), _LEAST),  # infinities are not within anything
-                min(_key(within.high), _MOST),
-                grids,
-                offset,
-                counts,
-                self._below_key,
-                self._above_key,
-                self._room,
-                self._picked,
+            seen = np.empty(2, np.float32)
+            self._peaks = np.empty(len(grids), np.float32)
+            # infinities are not within anything
+            held = np.asarray((max(within.low, -_MOST), min(within.high, _MOST)), np.float32)
+            done: int = count(
+                self.sample, start, held, grids, offset, counts, self._ends, seen, self._peaks
             )
             if done > start:
-                self.bounds = self.bounds.and_those(Bounds(_number(low), _number(high)))
-            whole_done: int = done
-            return whole_done
+                low, high = seen.tolist()
+                self.bounds = self.bounds.and_those(Bounds(low + 0.0, high + 0.0))  # one zero
+            return done
 
         def part(self, start: int) -> Values:
             return self.sample[start : start + _PART]
 
-        def beyond(self, below: float, above: float) -> Values:
-            room = np.empty_like(self.sample)
-            found = pick(self.sample, _key(below), _key(above), room)
-            return room[:found]
+        def peaks(self, grids: Grids) -> list[float]:
+            found: list[float] = self._peaks.tolist()
+            return found
 
     return CompiledSweep
 

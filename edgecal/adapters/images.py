@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -23,9 +23,6 @@ _PNG_END: Final = b"IEND\xaeB`\x82"
 
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 """Not a zero, which stands for the value ff in a scan; nor a restart or a fill byte."""
-
-# what cannot be decoded is an error of ours; OpenCV would write to stderr as well
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +95,8 @@ def decode_image(data: bytes, color: Color, *, source: str) -> Array:
     DatasetError
         If it is no picture, or not all of it is there.
     """
-    image = None
+    cv2 = _opencv()
+    image: Array | None = None
     if data and _is_whole(data):
         try:
             flag = cv2.IMREAD_GRAYSCALE if color == "gray" else cv2.IMREAD_COLOR
@@ -118,12 +116,23 @@ def decode_image(data: bytes, color: Color, *, source: str) -> Array:
 
 def look_at(image: Array, color: Color) -> Look | None:
     """Draw a decoded picture together to what it looks like from afar."""
+    cv2 = _opencv()
     small = cv2.resize(np.ascontiguousarray(image), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     if color == "rgb":
         small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     elif color == "bgr":
         small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
     return look_of(small)
+
+
+@cache
+def _opencv() -> Any:
+    """Load OpenCV, which takes memory, once there is a picture: arrays do without."""
+    import cv2  # noqa: PLC0415 - see above
+
+    # what cannot be decoded is an error of ours; OpenCV would write to stderr as well
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
 
 
 def _is_whole(data: bytes) -> bool:
@@ -160,6 +169,7 @@ def _resize(image: Array, preprocess: Preprocess) -> Array:
     else:
         size = (width, height)
     if size != (have_width, have_height):
+        cv2 = _opencv()
         shrinking = size[0] < have_width or size[1] < have_height
         how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
         image = cv2.resize(image, size, interpolation=how).reshape(size[1], size[0], -1)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy.typing as npt
 
-from edgecal.adapters.contact_sheet import TILES, Tile, draw_contact_sheet
 from edgecal.adapters.image_lists import ImageFiles
 from edgecal.adapters.images import apply_preprocess, decode_image, look_at
 from edgecal.adapters.picture_sources import open_pictures
@@ -112,7 +111,7 @@ class Images:
                 known.add(future.result())
         self._known = known
 
-    def contact_sheet(self, count: int = TILES) -> bytes:
+    def contact_sheet(self) -> bytes:
         """Draw what the network will see of the first samples, as a PNG file.
 
         Raises
@@ -120,6 +119,12 @@ class Images:
         DatasetError
             If there is no sample, or one cannot be read.
         """
+        from edgecal.adapters.contact_sheet import (  # noqa: PLC0415 - OpenCV takes memory
+            TILES,
+            Tile,
+            draw_contact_sheet,
+        )
+
         tensor = self.inputs[0].name
         with closing(self._prepared()) as prepared:
             tiles = [
@@ -128,7 +133,7 @@ class Images:
                     group=picture.label or folder_of(sample.name),
                     values=sample.arrays[tensor],
                 )
-                for picture, sample in itertools.islice(prepared, count)
+                for picture, sample in itertools.islice(prepared, TILES)
             ]
         if not tiles:
             raise DatasetError(

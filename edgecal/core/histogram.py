@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgecal.core.peaks import NO_PEAKS, Peaks, find_peaks, peak_of, where_to_look
+from edgecal.core.peaks import NO_PEAKS, Peaks, peak_of
 from edgecal.core.sweep import Bounds, Sweep, bins_of, bounds_of, sums_of_bins
 from edgecal.errors import InputError
 
@@ -165,9 +165,6 @@ class Tally:
     ) -> None:
         self._views = [_View(*pair) for pair in zip(starts, clamps, strict=True)]
         self._sweep = sweep
-        self._ends = [(one.low, one.high) for one in clamps]
-        self._near = [start.range_end / 4 for start in starts]
-        self._look = where_to_look(self._ends, self._near)
         self._offset = sum(BINS for clamp in clamps if clamp.low < 0)
         self._sums = np.zeros(self._offset + BINS * len(self._views) + 1, np.int64)
         self._settle()
@@ -190,7 +187,7 @@ class Tally:
             self._add_sample(sample)
 
     def _add_sample(self, sample: Values) -> None:
-        sweep = self._sweep(sample, *self._look)
+        sweep = self._sweep(sample)
         done, odd = 0, False
         while True:
             done = sweep.count(done, self._held, self._grids, self._offset, self._sums)
@@ -210,14 +207,8 @@ class Tally:
         self._add_odd_peaks(sample) if odd else self._add_peaks(sweep)
 
     def _add_peaks(self, sweep: Sweep) -> None:
-        found = find_peaks(sweep, self._ends, self._near)
-        for view, peak in zip(self._views, found, strict=True):
+        for view, peak in zip(self._views, sweep.peaks(self._grids), strict=True):
             view.peaks = view.peaks.and_one(peak)
-        for place, peak in enumerate(found):
-            # where most samples' peaks will be found at once
-            if not 0.95 <= peak / self._near[place] <= 1.4 and peak > 0:
-                self._near[place] = peak
-                self._look = where_to_look(self._ends, self._near)
 
     def _add_odd_peaks(self, sample: Values) -> None:
         for view in self._views:
@@ -238,7 +229,7 @@ class Tally:
         self._reach([bounds_of(values) for values in finite])
         for view, values, grid in zip(self._views, finite, self._grids, strict=True):
             bins = bins_of(values, grid) + BINS
-            view.counts += np.bincount(bins, minlength=2 * BINS + 1)
+            view.counts = view.counts + np.bincount(bins, minlength=2 * BINS + 1)
             view.non_finite += block.size - values.size
 
     def _settle(self) -> None:
@@ -262,7 +253,7 @@ class Tally:
         """Give every histogram its own from the common counts."""
         root = self._views[0]
         if len(self._views) == 1:
-            root.counts += self._sums
+            root.counts = root.counts + self._sums
             self._sums[:] = 0
             return
         held = np.flatnonzero(self._sums)
@@ -276,6 +267,7 @@ class Tally:
         bins = np.zeros(len(self._sums), np.int64)
         for view, grid in zip(self._views, grids, strict=True):
             bins[sums] = bins_of(places, grid)
+            view.counts = view.counts.copy()
             np.add.at(view.counts, bins[held] + BINS, self._sums[held])
         self._sums[:] = 0
 
@@ -286,7 +278,7 @@ class _View:
     def __init__(self, start: Histogram, clamp: Clamp) -> None:
         self.clamp = clamp
         self.range_end = start.range_end
-        self.counts = start.counts.copy()
+        self.counts = start.counts  # others have it too: whoever adds to it makes a new one
         self.non_finite = start.non_finite
         self.peaks = start.peaks
         seen = start.samples > 0
@@ -319,7 +311,7 @@ class _View:
         seen = self.low <= self.high
         return Histogram(
             range_end=self.range_end,
-            counts=self.counts.copy(),
+            counts=self.counts,
             minimum=self.low if seen else 0.0,
             maximum=self.high if seen else 0.0,
             non_finite=self.non_finite,

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgecal.core.sweep import Sweep, Values
+    from edgecal.core.sweep import Values
 
 ONE_IN: Final = 10_000
 """Of how many values one may exceed the peak."""
 
 _UNIT_BITS: Final = 149
 """Every float32 is a whole number of 2**-149."""
-_TRIES: Final = (0.9, 0.7, 0.4, 0.1)
-"""Of the last sample's peak: where that of the next one is looked for."""
+_UNITS: Final = 2.0**_UNIT_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +37,7 @@ class Peaks:
 
     def and_one(self, peak: float) -> Peaks:
         """Add that of one sample, a float32 number."""
-        numerator, denominator = peak.as_integer_ratio()
-        return Peaks(self.total + (numerator << _UNIT_BITS) // denominator, self.count + 1)
+        return Peaks(self.total + int(peak * _UNITS), self.count + 1)  # exact: only the exponent
 
     @property
     def mean(self) -> np.float32 | None:
@@ -56,65 +51,18 @@ class Peaks:
 NO_PEAKS: Final = Peaks()
 
 
-def where_to_look(
-    ends: Sequence[tuple[float, float]], near: Sequence[float], part: float = _TRIES[0]
-) -> tuple[float, float]:
-    """Say below and above what all values lie that are near a peak or greater, once clamped."""
-    least = [float(np.float32(one * part)) for one in near]
-    return (
-        max((-one for one, (low, _) in zip(least, ends, strict=True) if low <= -one), default=-inf),
-        min((one for one, (_, high) in zip(least, ends, strict=True) if high >= one), default=inf),
-    )
-
-
-def find_peaks(
-    sweep: Sweep, ends: Sequence[tuple[float, float]], near: Sequence[float]
-) -> list[float]:
-    """Find the peaks of a sample once its values are clamped, for several clamps.
-
-    Parameters
-    ----------
-    sweep
-        Of finite values, all counted, that picked those beyond `where_to_look` on its way.
-    ends
-        Low and high end of each clamp.
-    near
-        Where each peak may lie: the better the guess, the quicker. It does not change the result.
-    """
-    rank = sweep.sample.size // ONE_IN + 1
-    if rank == 1:
-        return [max(abs(min(max(one, low), high)) for one in sweep.bounds) for low, high in ends]
-    found = [-1.0] * len(ends)
-    for part in _TRIES:
-        chosen = sweep.far if part == _TRIES[0] else sweep.beyond(*where_to_look(ends, near, part))
-        if chosen.size < rank:
-            continue
-        for place, (low, high) in enumerate(ends):
-            if found[place] < 0:
-                peak = _magnitude(chosen, low, high, rank)
-                # greater ones than this were all chosen
-                if peak >= float(np.float32(near[place] * part)) > 0:
-                    found[place] = peak
-        if min(found) >= 0:
-            return found
-    return [
-        peak if peak >= 0 else _magnitude(sweep.sample, low, high, rank)
-        for peak, (low, high) in zip(found, ends, strict=True)
-    ]
+def rank_of(size: int) -> int:
+    """Give the rank of a sample's peak among its magnitudes, the greatest being 1."""
+    return size // ONE_IN + 1
 
 
 def peak_of(values: Values) -> float:
     """Find the peak of finite values."""
-    return _magnitude(values, -inf, inf, values.size // ONE_IN + 1)
+    return magnitude_of(np.abs(values), rank_of(values.size))
 
 
-def _magnitude(values: Values, low: float, high: float, rank: int) -> float:
-    """Give the magnitude of this rank, the greatest being 1."""
-    if low > -inf:
-        values = np.maximum(values, np.float32(low))
-    if high < inf:
-        values = np.minimum(values, np.float32(high))
-    magnitudes = np.abs(values)
+def magnitude_of(magnitudes: Values, rank: int) -> float:
+    """Give the magnitude of this rank; puts them in another order."""
     place = magnitudes.size - rank
     magnitudes.partition(place)
     return float(magnitudes[place])

@@ -1,4 +1,4 @@
-"""One sample's values, gone through once: counted by their bins, their ends and far ones known."""
+"""One sample's values, gone through once: counted by their bins, their ends and peaks known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from edgecal.core.peaks import magnitude_of, rank_of
 
 Values = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
@@ -18,6 +20,9 @@ Adder = Callable[[Values, Grids, int, Counts], None]
 
 _BLOCK: Final = 1 << 17
 """Values counted at once: the temporaries stay in the processor's cache."""
+
+_FEW: Final = 64
+"""Of so many values only the ends are kept."""
 
 
 class Bounds(NamedTuple):
@@ -80,28 +85,15 @@ def bounds_of(values: Values) -> Bounds | None:
 
 
 class Sweep:
-    """Goes through a sample's values, a part after the other.
-
-    Parameters
-    ----------
-    sample : ndarray of float32, shape (n,)
-    below, above
-        Values of at most the one and of at least the other are picked on the way.
-    """
+    """Goes through a sample's values, a part after the other."""
 
     _adder: Adder = staticmethod(add_sums)
 
-    def __init__(self, sample: Values, below: float = -np.inf, above: float = np.inf) -> None:
+    def __init__(self, sample: Values) -> None:
         self.sample = sample
         self.bounds = Bounds()
         """Of what was counted so far."""
-        self._below, self._above = below, above
-        self._far: list[Values] = []
-
-    @property
-    def far(self) -> Values:
-        """Give the values picked so far, in any order."""
-        return np.concatenate(self._far) if self._far else self.sample[:0]
+        self._counted: list[_Part] = []
 
     def count(self, start: int, within: Bounds, grids: Grids, offset: int, counts: Counts) -> int:
         """Count parts as `add_sums` does, up to the first one that does not lie within bounds.
@@ -112,26 +104,69 @@ class Sweep:
             Where that part starts, or the number of values.
         """
         for first in range(start, self.sample.size, _BLOCK):
-            part = self.sample[first : first + _BLOCK]
-            bounds = bounds_of(part)
+            part = _Part(self.sample[first : first + _BLOCK])
+            bounds = part.bounds()
             if bounds is None or not within.holds(bounds):
                 return first
             self.bounds = self.bounds.and_those(bounds)
-            self._far += _beyond(part, bounds, self._below, self._above)
-            self._adder(part, grids, offset, counts)
+            self._counted.append(part)
+            self._adder(part.values, grids, offset, counts)
         return self.sample.size
 
     def part(self, start: int) -> Values:
         """Give the part that starts there."""
         return self.sample[start : start + _BLOCK]
 
-    def beyond(self, below: float, above: float) -> Values:
-        """Pick the values of at most `below` and of at least `above`, once all were counted."""
-        parts = (self.part(start) for start in range(0, self.sample.size, _BLOCK))
-        found = [one for part in parts for one in _beyond(part, self.bounds, below, above)]
-        return np.concatenate(found) if found else self.sample[:0]
+    def peaks(self, grids: Grids) -> list[float]:
+        """Find the sample's peak as every histogram's clamp leaves it, once all was counted."""
+        return [self._peak(*grid[:2]) for grid in grids]
+
+    def _peak(self, low: np.float32, high: np.float32) -> float:
+        rank = rank_of(self.sample.size)
+        if rank == 1:
+            return float(_magnitudes(np.asarray(self.bounds, np.float32), low, high).max())
+        tops = [part.tops(low, high) for part in self._counted]
+        # the peak is this or greater, and what is greater lies in less than `rank` of the few
+        least = magnitude_of(np.concatenate(tops), rank)
+        found = [np.full(rank, least, np.float32)]
+        found += [
+            part.those(top > least, low, high)
+            for part, top in zip(self._counted, tops, strict=True)
+        ]
+        return magnitude_of(np.concatenate(found), rank)
 
 
-def _beyond(part: Values, bounds: Bounds, below: float, above: float) -> list[Values]:
-    found = [part[part >= above]] if above <= bounds.high else []
-    return found + ([part[part <= below]] if below >= bounds.low else [])
+class _Part:
+    """Values, and the ends of every few of them; what is left over stands for itself."""
+
+    def __init__(self, values: Values) -> None:
+        self.values = values
+        columns = values.size // _FEW
+        self._few = values[: columns * _FEW].reshape(_FEW, columns)
+        self._rest = values[columns * _FEW :]
+        few, rest = self._few, self._rest
+        self._lows = np.concatenate([few.min(axis=0), rest])
+        self._highs = np.concatenate([few.max(axis=0), rest])
+
+    def bounds(self) -> Bounds | None:
+        """Give the least and the greatest value, unless not all are finite."""
+        return bounds_of(np.concatenate([self._lows, self._highs]))
+
+    def tops(self, low: np.float32, high: np.float32) -> Values:
+        """Give the greatest magnitude among every few, once they are clamped."""
+        return np.maximum(_magnitudes(self._lows, low, high), _magnitudes(self._highs, low, high))
+
+    def those(self, chosen: npt.NDArray[np.bool_], low: np.float32, high: np.float32) -> Values:
+        """Give all magnitudes of the few that are chosen."""
+        columns = self._few.shape[1]
+        found = [self._few[:, chosen[:columns]].reshape(-1), self._rest[chosen[columns:]]]
+        return _magnitudes(np.concatenate(found), low, high)
+
+
+def _magnitudes(values: Values, low: np.float32, high: np.float32) -> Values:
+    if low > -np.inf:  # one of these at a time is quicker than clip
+        values = np.maximum(values, low)
+    if high < np.inf:
+        values = np.minimum(values, high)
+    magnitudes: Values = np.abs(values)
+    return magnitudes

@@ -339,13 +339,10 @@ class _Collector:
                 if not share.whole:
                     return None
                 done |= share.done
-                found = {
-                    View(name, clamp): part
-                    for name, tally in share.tallies.items()
-                    for clamp, part in zip(self._clamps[name], tally.histograms(), strict=True)
-                }
-            for view, part in found.items():
-                merged[view] = merge_histograms([merged[view], part]) if view in merged else part
+                for name, tally in share.tallies.items():
+                    for clamp, part in zip(self._clamps[name], tally.histograms(), strict=True):
+                        parts = [merged.get(View(name, clamp)), part]
+                        merged[View(name, clamp)] = merge_histograms(filter(None, parts))
         return (frozenset(done), merged) if done else None
 
     def _start(self, number: int, batch: Arrays) -> None:
@@ -373,10 +370,11 @@ class _Collector:
 
     def _shares_of(self, starts: Mapping[View, Histogram]) -> tuple[_Share, ...]:
         """Give one worker what there is, and the others the same ranges with nothing in them."""
+        nothing = np.zeros_like(next(iter(starts.values())).counts)
         empty = {
             view: replace(
                 one,
-                counts=np.zeros_like(one.counts),
+                counts=nothing,
                 minimum=0.0,
                 maximum=0.0,
                 non_finite=0,

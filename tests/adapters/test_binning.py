@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from edgecal.core.sweep import Bounds, Sweep
 from tests.networks import floats
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from edgecal.core.sweep import Values
 
     Sweeps = type[Sweep]
@@ -120,11 +122,34 @@ def test_ranges_may_double_in_the_middle_of_a_sample(sweep: Sweeps, *, odd: bool
 
 
 @pytest.mark.parametrize("sweep", [Sweep, *WAYS])
-@pytest.mark.parametrize(("below", "above"), [(-2.0, 2.5), (-np.inf, 3.0), (-1.0, np.inf), (0, 0)])
-def test_what_lies_far_out_is_found(sweep: Sweeps, below: float, above: float) -> None:
-    values = floats(150_001, seed=4)
-    one = sweep(values, below, above)
-    one.count(0, EVERYTHING, PLAIN, 2048, np.zeros(4097, np.int64))
-    for found in (np.sort(one.far), np.sort(one.beyond(below, above))):
-        assert np.array_equal(found[: (values <= below).sum()], np.sort(values[values <= below]))
-        assert set(found) == set(values[(values <= below) | (values >= above)])
+@pytest.mark.parametrize("size", [1, 9_999, 10_000, 30_001, 300_123])
+@pytest.mark.parametrize("shape", ["noise", "steps", "one side", "one end", "sorted", "alike"])
+def test_peaks_are_those_of_sorting(sweep: Sweeps, size: int, shape: str) -> None:
+    shapes: dict[str, npt.NDArray[Any]] = {
+        "noise": floats(size, seed=size),
+        "steps": np.round(floats(size, seed=size) * 4) / 4,  # many of a rank
+        "one side": -np.abs(floats(size, seed=size)) - 1,
+        "one end": floats(size, seed=size) * np.where(np.arange(size) < size // 500, 50, 1),
+        "sorted": np.sort(floats(size, seed=size)),
+        "alike": np.full(size, -0.0),
+    }
+    values = shapes[shape].astype(np.float32)
+    ends = [(-np.inf, np.inf), (0.0, np.inf), (0.0, 0.5), (-1.5, 2.0), (0.25, 0.25), (-3.0, -2.0)]
+    grids = np.asarray([(low, high, 1.0, 2e35) for low, high in ends], np.float32)
+    one = sweep(values)
+    counts = np.zeros(4097, np.int64)
+    assert one.count(0, EVERYTHING, grids, 2048, counts) == size
+    clamped = [np.sort(np.abs(np.clip(values, *each))) for each in ends]
+    assert one.peaks(grids) == [float(each[size - size // 10_000 - 1]) for each in clamped]
+
+
+@pytest.mark.parametrize("sweep", [Sweep, *WAYS])
+def test_peaks_are_of_all_that_was_counted_at_different_times(sweep: Sweeps) -> None:
+    values = floats(300_000, seed=9)
+    values[:20] = 7.0
+    values[140_000:140_020] = -60.0
+    one = sweep(values)
+    counts = np.zeros(4097, np.int64)
+    stopped = one.count(0, Bounds(-50.0, 50.0), PLAIN, 2048, counts)
+    assert one.count(stopped, EVERYTHING, PLAIN, 2048, counts) == values.size
+    assert one.peaks(PLAIN) == [7.0]
