@@ -43,7 +43,7 @@ def console_steps() -> list[tuple[str, str]]:
 def shape(text: str) -> list[str]:
     """A text without what differs from run to run: numbers, ids, times, units, paths, blanks."""
     # what a slow machine says beside the rest, for people who wait
-    text = re.sub(r"(?m)^\s*(sent \S+ \S+ of|building for) .*\n", "", text)
+    text = re.sub(r"(?m)^\s*(sent \S+ \S+ of .*|building for .*|[a-z ]+: \d+ of \d+)\n", "", text)
     text = re.sub(r"/\S*/(?=edgecal-demo)", "PATH/", text)
     text = re.sub(r"\b[0-9a-f]{16}\b", "RELEASE", text)
     text = re.sub(r"\S+@127\.0\.0\.1", "USER@HOST", text)
