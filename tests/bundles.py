@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgecal.adapters.demo_data import unpack_demo
 from edgecal.adapters.project import read_toml
-from edgecal.cli import wiring
+from edgecal.cli.wiring import bundling, datasets, networks
 from edgecal.core.golden import parse_golden
 from edgecal.core.manifest import GOLDEN_FILE
 from edgecal.core.preprocess import parse_preprocess
@@ -55,9 +55,9 @@ def install_trtexec(folder: Path, bundle: Bundle, *, version: str = "8502", mode
 def make_bundles(folder: Path, *versions: str, name: str = "net") -> list[Bundle]:
     """Calibrate on a few pictures, for each TensorRT."""
     data = unpack_demo(folder / "demo")
-    network = wiring.model(data.model)
+    network = networks.model(data.model)
     settings = parse_preprocess(read_toml(data.preprocess), source="preprocess.toml")
-    source = wiring.dataset(
+    source = datasets.open_dataset(
         str(data.calibration),
         network.graph.inputs,
         preprocess=settings,
@@ -65,14 +65,14 @@ def make_bundles(folder: Path, *versions: str, name: str = "net") -> list[Bundle
         limit=24,
     )
     statistics, done = calibrate(
-        wiring.backend(network),
+        networks.backend(network),
         source,
         [parse_tensorrt(version) for version in versions],
         CalibrateOptions(algorithm="percentile"),
         lambda _what, _done, _total: None,
     )
     return [
-        wiring.save_bundle(
+        bundling.save_bundle(
             folder / f"{name}-{one.tensorrt.major_minor}.edgecal",
             network=network,
             data=str(data.calibration),

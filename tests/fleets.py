@@ -27,8 +27,8 @@ import pytest
 
 from edgecal.adapters import loopback, ssh
 from edgecal.adapters.bundle import read_bundle
-from edgecal.cli import wiring
 from edgecal.cli.app import main
+from edgecal.cli.wiring import remote
 from edgecal.core.activations import parse_activation
 from edgecal.errors import DependencyError
 from tests.bundles import make_bundles, record_trtexec
@@ -201,7 +201,7 @@ class Fleet:
 
     def world(self) -> World:
         """Give what workflows need to reach the devices from this process."""
-        made = wiring.world()
+        made = remote.world()
         return made if self.real else replace(made, connect=self.connect)
 
     def connect(self, target: Target) -> Transport:

@@ -15,6 +15,7 @@ from edgecal.adapters import reference_builder
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = CHECKOUT / "edgecal"
+COMPOSITION_ROOT: Final = PACKAGE / "cli" / "wiring"
 HEAVY: Final = (
     "onnxruntime",
     "cv2",
@@ -99,9 +100,20 @@ def test_the_core_knows_nothing_of_the_world() -> None:
 
 def test_only_the_composition_root_picks_adapters() -> None:
     for path in modules("cli"):
-        if path.name != "wiring.py":
+        if COMPOSITION_ROOT not in path.parents:
             picked = {name for name in imports(path, run_time=True) if ".adapters" in name}
             assert not picked, f"{path.name} imports {picked}"
+
+
+def test_the_composition_root_imports_each_adapter_only_when_it_is_needed() -> None:
+    for path in modules("cli/wiring"):
+        at_once = [
+            node
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        picked = [text for text in map(ast.unparse, at_once) if ".adapters" in text]
+        assert not picked, f"{path.name}: {picked}"
 
 
 def test_every_module_begins_with_a_sentence() -> None:

@@ -29,6 +29,8 @@ _BROKEN: Final = (
 )
 """What zipfile and NumPy raise at damaged files."""
 
+_OTHER_SHAPE: Final = "store samples as the network takes them, along axis 0"
+
 Array = npt.NDArray[Any]
 
 
@@ -146,7 +148,7 @@ class _Member:
         self._source = source
         try:
             self._read_header()
-            check_shape(self.shape[1:], tensor, source)
+            check_shape(self.shape[1:], tensor, source, remedy=_OTHER_SHAPE)
             left = size - self.stream.tell()
             if left < self._bytes * self.shape[0]:
                 raise DatasetError(
@@ -175,11 +177,14 @@ class _Member:
                 remedy="write it again with numpy.save or numpy.savez",
             ) from error
         if dtype.kind not in NUMBERS or fortran or not shape or min(shape) < 0:
+            of_numbers = dtype.kind in NUMBERS and shape
             raise DatasetError(
                 f"expected a C-ordered array of numbers, samples on axis 0, found dtype {dtype}, "
                 f"shape {shape}{', Fortran order' if fortran else ''}",
                 where=self._source,
-                remedy="store numpy.ascontiguousarray(array)",
+                remedy="store numpy.ascontiguousarray(array)"
+                if of_numbers
+                else "store an array of float32, or of the input's own type, samples on axis 0",
             )
         self.shape: tuple[int, ...] = shape
         self._dtype = dtype

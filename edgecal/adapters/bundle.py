@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from edgecal.adapters.whole_files import sync_folder
 from edgecal.core.manifest import (
     HOST_ONLY,
     MANIFEST_FILE,
@@ -148,7 +149,7 @@ def place_signature(bundle: Bundle, manifest: bytes, signature: bytes) -> Bundle
                 )
             if digest_of(manifest) != bundle.manifest_digest:
                 (folder / SIGNATURE_FILE).unlink(missing_ok=True)
-                _sync_folder(folder)
+                sync_folder(folder)
                 _replace(folder / MANIFEST_FILE, manifest)
             _replace(folder / SIGNATURE_FILE, signature)
     except OSError as error:
@@ -165,7 +166,7 @@ def _replace(file: Path, data: bytes) -> None:
     aside.unlink(missing_ok=True)
     _put(aside, data)
     aside.replace(file)
-    _sync_folder(file.parent)
+    sync_folder(file.parent)
 
 
 def check_destination(path: Path) -> None:
@@ -232,11 +233,11 @@ def _write(
         _check_model(aside, whole, shown)
         data = serialize_manifest(whole)
         _put(aside / MANIFEST_FILE, data)
-        _sync_folder(aside)
+        sync_folder(aside)
         if final.exists():
             final.rename(old)
         aside.rename(final)
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         if old.exists() and not final.exists():
@@ -315,13 +316,5 @@ def _only_writer(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

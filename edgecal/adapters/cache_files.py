@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgecal.adapters.bundle import Bundle, check_destination, read_bundle, write_bundle
+from edgecal.adapters.whole_files import write_whole
 from edgecal.core.edit_record import RECORD_SUFFIX
 from edgecal.core.manifest import (
     CACHE_FILE,
@@ -23,6 +21,7 @@ from edgecal.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _SCHEMA_WITHIN: Final = 4096
 """How far into a manifest its schema may stand; ours put it first."""
@@ -90,20 +89,7 @@ def write_new_file(path: Path, data: bytes, *, inputs: Sequence[Path] = ()) -> N
     final = path.resolve()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{final.name[:100]}.", dir=final.parent)
-        aside = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(data)
-                out.flush()
-                # mkstemp makes files for their owner alone; these are as public as any other
-                os.fchmod(out.fileno(), 0o666 & ~_umask())
-                os.fsync(out.fileno())
-            aside.replace(final)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        _sync_folder(final.parent)
+        write_whole(final, data)
     except OSError as error:
         raise InputError(
             f"cannot write the file: {error.strerror or error}",
@@ -219,17 +205,3 @@ def _is_bundle(folder: Path) -> bool:
             return SCHEMA.encode() in stream.read(_SCHEMA_WITHIN)
     except OSError:
         return False
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from edgecal.adapters.whole_files import sync_folder
 from edgecal.core.checkpoint import ANEW, parse_checkpoint, serialize_checkpoint
 from edgecal.errors import InputError
 
@@ -85,7 +86,7 @@ class CheckpointFile:
                 with contextlib.suppress(OSError):
                     self._aside.unlink()
                 raise
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -101,11 +102,3 @@ class CheckpointFile:
         for file in (self._path, self._aside):
             with contextlib.suppress(OSError):
                 file.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

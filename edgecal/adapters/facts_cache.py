@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-import tempfile
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from edgecal.adapters.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _SCHEMA: Final = "edgecal.facts/1"
 _LARGEST_BYTES: Final = 1 << 20
 """A probe prints some kilobytes; what is larger is no answer of ours."""
-
-
-def state_folder() -> Path:
-    """Name the user's folder for what may be lost: XDG_STATE_HOME, else `~/.local/state`."""
-    named = os.environ.get("XDG_STATE_HOME", "")
-    # a relative path is to be ignored (XDG Base Directory Specification 0.8)
-    base = Path(named) if named.startswith("/") else Path.home() / ".local" / "state"
-    return base / "edgecal"
 
 
 class FactsCache:
@@ -68,15 +59,7 @@ class FactsCache:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, aside = tempfile.mkstemp(prefix=".new.", dir=self._folder)
-            try:
-                with os.fdopen(descriptor, "wb") as out:
-                    out.write(data)
-                Path(aside).replace(self._file(target_name))
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(aside).unlink()
-                raise
+            write_whole(self._file(target_name), data, mode=0o600)
         except OSError as error:
             self._note(f"the answer of {target_name} is not kept: {error}")
 

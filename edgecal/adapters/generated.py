@@ -44,6 +44,7 @@ class Generated:
     def __iter__(self) -> Iterator[Sample]:
         """Call the function once and take samples as they come."""
         source = f"{self.module}:{self.function}"
+        index = -1
         for index, item in enumerate(itertools.islice(self._items(source), self.limit)):
             where = f"{source}[{index}]"
             given = item if isinstance(item, Mapping) else {self.inputs[0].name: item}
@@ -64,17 +65,22 @@ class Generated:
                 ) from error
             arrays = {one.name: fit_sample(values[one.name], one, where) for one in self.inputs}
             yield Sample(name=f"{index}", digest=digest_arrays(arrays), arrays=arrays)
+        if index < 0:
+            raise DatasetError(
+                "the function gave no sample",
+                where=source,
+                remedy="yield at least one; a generator that was used up once gives nothing more",
+            )
 
     def _items(self, source: str) -> Iterator[object]:
         try:
             yield from self._call(source)
         except DatasetError:
             raise
-        except Exception as error:  # the user's own function may raise anything
-            place = traceback.extract_tb(error.__traceback__)[-1]
+        # the user's own function may raise anything, and sys.exit() would end us without a word
+        except (Exception, SystemExit) as error:
             raise DatasetError(
-                f"the generator raised {type(error).__name__}: {error} "
-                f"({place.filename}:{place.lineno})",
+                f"the generator raised {type(error).__name__}: {error}{_place(error)}",
                 where=source,
                 remedy="correct the function, and try it in Python without edgecal",
             ) from error
@@ -84,12 +90,23 @@ class Generated:
             sys.path.insert(0, str(Path.cwd()))
         try:
             function = getattr(importlib.import_module(self.module), self.function)
-        except (ImportError, AttributeError, SyntaxError) as error:
+        except (ImportError, AttributeError) as error:
             raise DatasetError(
                 f"cannot import the generator: {error}",
                 where=source,
-                remedy="the module must lie in the working directory or on PYTHONPATH",
+                remedy="the module must lie in the working directory or on PYTHONPATH, and is "
+                "named like in Python: without .py, with dots for folders",
             ) from error
+        except SyntaxError as error:
+            raise DatasetError(
+                f"cannot import the generator: {error}", where=source, remedy="correct the module"
+            ) from error
+        if not callable(function):
+            raise DatasetError(
+                f"expected a function, found {type(function).__name__}",
+                where=source,
+                remedy="name a function that yields samples",
+            )
         items = function()
         if not hasattr(items, "__iter__"):
             raise DatasetError(
@@ -98,3 +115,11 @@ class Generated:
                 remedy="write it with yield, or return a list of arrays",
             )
         return items  # type: ignore[no-any-return]
+
+
+def _place(error: BaseException) -> str:
+    """Say where the user's code raised it; nothing where it never came that far."""
+    places = traceback.extract_tb(error.__traceback__)
+    if not places or places[-1].filename == __file__:
+        return ""
+    return f" ({places[-1].filename}:{places[-1].lineno})"

@@ -105,7 +105,8 @@ def decode_image(data: bytes, color: Color, *, source: str) -> Array:
             image = None
     if image is None:
         raise DatasetError(
-            f"cannot decode the image: {len(data)} bytes that are no picture, or only part of one",
+            f"cannot decode the image: {len(data)} bytes that are no picture, or one of a kind "
+            "that OpenCV does not read, or only part of one",
             where=source,
             remedy="replace or remove the file, or pass --skip-unreadable",
         )

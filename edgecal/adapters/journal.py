@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from edgecal.adapters.facts_cache import state_folder
 from edgecal.adapters.holders import read_holder, this_process
+from edgecal.adapters.user_folders import state_folder
 from edgecal.core.rollout.chain import Entry, Head, first_break, link
 from edgecal.core.rollout.events import WISHES, Event, event_text, parse_event
 from edgecal.core.rollout.plan import parse_rollout_name

@@ -62,8 +62,8 @@ def _refuse_quantized(proto: onnx.ModelProto, path: Path) -> None:
     for node in proto.graph.node:
         if node.op_type in _QUANTIZED:
             raise ModelError(
-                f"node {node.name!r} is a {node.op_type}: the network is already quantized, and "
-                "TensorRT uses no calibration cache for such a network",
+                f"node {_name_of(node)!r} is a {node.op_type}: the network is already quantized, "
+                "and TensorRT uses no calibration cache for such a network",
                 where=str(path),
                 remedy="give the float network, or build this one without edgecal",
             )
@@ -77,10 +77,7 @@ def _refuse_control_flow(proto: onnx.ModelProto, path: Path) -> None:
     ]
     if not found:
         return
-    named = ", ".join(
-        f"{(node.name or ''.join(node.output[:1]))[:60]!r} ({node.op_type})"
-        for node in found[:_SHOWN]
-    )
+    named = ", ".join(f"{_name_of(node)[:60]!r} ({node.op_type})" for node in found[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if found[_SHOWN:] else ""
     many = len(found) > 1
     raise ModelError(
@@ -91,6 +88,11 @@ def _refuse_control_flow(proto: onnx.ModelProto, path: Path) -> None:
         "loops unrolled; a Loop behind the outputs that matter can be cut off with "
         "onnx.utils.extract_model",
     )
+
+
+def _name_of(node: onnx.NodeProto) -> str:
+    """Name a node; those without a name go by their first output."""
+    return node.name or "".join(node.output[:1])
 
 
 def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

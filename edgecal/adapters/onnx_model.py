@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import onnx
 import onnx.version_converter
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgecal.core.graph import Graph, TensorInfo
+
+_LFS: Final = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,14 @@ def load_proto(path: Path) -> OnnxFile:
             where=str(path),
             remedy="check the path; edgecal wants an ONNX file",
         ) from error
+    if not data:
+        raise corrupt(path, "the file is empty")
+    if data.startswith(_LFS):
+        raise ModelError(
+            "this is only a pointer of Git LFS to the file",
+            where=str(path),
+            remedy="fetch the file itself: git lfs pull",
+        )
     try:
         proto = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, TypeError) as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import shlex
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,9 @@ from edgecal.adapters.onnx_errors import one_line
 from edgecal.adapters.onnx_model import OnnxModel, raise_opset, with_outputs
 from edgecal.adapters.ort_blocks import leave_in_blocks
 from edgecal.adapters.plugins import refuse_plugins
-from edgecal.adapters.qdq import FIRST_PER_CHANNEL_OPSET, write_qdq
+from edgecal.adapters.qdq import FIRST_PER_CHANNEL_OPSET, write_qdq, write_simulation
+from edgecal.core.placement import ActivationPair, WeightPair, place_pairs
+from edgecal.core.shapes import by_x
 from edgecal.errors import ModelError
 
 if TYPE_CHECKING:
@@ -34,10 +38,17 @@ if TYPE_CHECKING:
     from edgecal.core.placement import Placement
     from edgecal.core.sweep import Sweep
 
+_Outline = tuple[tuple[ActivationPair, ...], tuple[WeightPair, ...]]
+
+_PICTURE_RANK = 4
+
 _NOTHING_BUT_CRASHES = 4
 """Errors are exceptions already; ONNX Runtime would write them to stderr as well."""
 
-_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/\S+\.(?:h|cc|cpp):\d+ .*?\) ")
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : "
+    r"|/\S+\.(?:h|cc|cpp):\d+ .*?\) |\b\w+\.(?:h|cc|cpp):\d+ \w+ "
+)
 """Error class, and file, line and function of ONNX Runtime's own source, ahead of the message."""
 
 
@@ -73,7 +84,7 @@ class OrtNetwork:
             raise ModelError(
                 f"the network cannot run on this data: {_what(error)}",
                 where=self._source,
-                remedy="check shapes and types of the data against the network's inputs",
+                remedy=_remedy(self._session.get_inputs(), feeds),
             ) from error
         with np.errstate(over="ignore"):  # what float16 cannot hold is infinite, and told
             return {
@@ -90,6 +101,51 @@ class OrtNetwork:
         }
 
 
+class ScaledNetwork:
+    """A simulation of INT8 with one set of scales."""
+
+    def __init__(self, network: OrtNetwork, scales: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        self._network = network
+        self._scales = scales
+
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[np.generic]]
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Run one batch; outputs by name."""
+        return self._network.run({**feeds, **self._scales})
+
+
+@dataclass(frozen=True, slots=True)
+class _Simulation:
+    """A loaded network with Q/DQ pairs: any scales fit it that are of the same tensors.
+
+    Loading takes as long as a few runs, and `auto` tries several sets of scales.
+    """
+
+    outline: _Outline
+    network: OrtNetwork
+    inputs: Mapping[str, str]
+    """Which takes the scale of each tensor."""
+
+    def fits(self, placed: Placement) -> bool:
+        """Tell whether a placement differs from this one by no more than its scales."""
+        return self.outline == _outline(placed)
+
+    def with_scales_of(self, placed: Placement) -> ScaledNetwork:
+        """Settle on a placement's scales."""
+        return ScaledNetwork(
+            self.network,
+            {
+                self.inputs[pair.tensor]: np.asarray(pair.scale, np.float32)
+                for pair in placed.activations
+            },
+        )
+
+
+def _outline(placed: Placement) -> _Outline:
+    return tuple(replace(pair, scale=1.0) for pair in placed.activations), placed.weights
+
+
 class OrtBackend:
     """ONNX Runtime's CPU provider for one model."""
 
@@ -101,6 +157,7 @@ class OrtBackend:
         self._given = model
         self._model = in_float32(model)
         self._raised: OnnxModel | None = None
+        self._simulation: _Simulation | None = None
         self.graph: Graph = model.graph
         self._halves = frozenset(
             one.name
@@ -130,7 +187,7 @@ class OrtBackend:
         extra = tuple(name for name in tensors if name not in own | inputs)
         return with_outputs(self._model, extra)
 
-    def simulate(self, scales: Mapping[str, float]) -> OrtNetwork:
+    def simulate(self, scales: Mapping[str, float]) -> ScaledNetwork:
         """Make the network that quantizes with these scales, computed in float32.
 
         Why not ONNX Runtime's integer kernels: their results differ between processors, and the
@@ -138,8 +195,14 @@ class OrtBackend:
         """
         if self._raised is None:  # converting takes four fifths of the time, and auto asks often
             self._raised = raise_opset(self._model, FIRST_PER_CHANNEL_OPSET)
-        data, _ = write_qdq(self._raised, scales)
-        return self._load(data, {"session.disable_quant_qdq": "1"})
+        placed = place_pairs(self._raised.graph, scales)
+        if self._simulation is None or not self._simulation.fits(placed):
+            self._simulation = None  # its weights need not lie in memory twice
+            data, names = write_simulation(self._raised, placed)
+            network = self._load(data, {"session.disable_quant_qdq": "1"})
+            self._simulation = _Simulation(_outline(placed), network, names)
+            _give_back_memory()
+        return self._simulation.with_scales_of(placed)
 
     def quantize(self, scales: Mapping[str, float], *, fp16: bool) -> tuple[bytes, Placement]:
         """Write the network with Q/DQ pairs of these scales, for builders; tell what got one."""
@@ -235,6 +298,25 @@ def _open(
             "TensorRT, which do not run on a CPU",
         ) from error
     return OrtNetwork(session, source, halves, held)
+
+
+def _remedy(inputs: Sequence[Any], feeds: Mapping[str, npt.NDArray[np.generic]]) -> str:
+    """Show the shape to type where a picture has a size that most networks cannot take."""
+    for one in inputs:
+        shape = feeds[one.name].shape if one.name in feeds else ()
+        if not len(shape) == len(one.shape) == _PICTURE_RANK:
+            continue
+        likely = [
+            size if index == 0 or isinstance(declared, int) else max(1, round(size / 32)) * 32
+            for index, (size, declared) in enumerate(zip(shape, one.shape, strict=True))
+        ]
+        if likely != list(shape):
+            given = shlex.quote(f"{one.name}={by_x(likely)}")
+            return (
+                f"input {one.name!r} was given {by_x(shape)}, and many networks take multiples of "
+                f"32 only: settle its size with --shape {given}"
+            )
+    return "check shapes, types and values of the data against the network's inputs"
 
 
 def _what(error: Exception) -> str:

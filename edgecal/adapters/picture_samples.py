@@ -40,6 +40,8 @@ T = TypeVar("T")
 _READ_AHEAD: Final = 8
 """Pictures decoded before they are asked for."""
 
+_OTHER_SHAPE: Final = "check --resize, --crop, --layout and --color, or the same in --preprocess"
+
 Array = npt.NDArray[Any]
 
 
@@ -192,7 +194,9 @@ class Images:
         return found is not None
 
     def _sample(self, picture: Picture, loaded: _Loaded) -> Sample:
-        arrays = {self.inputs[0].name: fit_sample(loaded.image, self.inputs[0], picture.where)}
+        tensor = self.inputs[0]
+        image = fit_sample(loaded.image, tensor, picture.where, remedy=_OTHER_SHAPE)
+        arrays = {tensor.name: image}
         self._labels[picture.label] += 1
         self._folders[folder_of(picture.name)] += 1
         return Sample(name=picture.name, digest=loaded.digest, arrays=arrays)

@@ -101,7 +101,13 @@ def read_toml(file: Path) -> dict[str, object]:
 def _read_text(file: Path) -> str:
     try:
         return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InventoryError(
+            f"cannot read the settings: {error.strerror or error}",
+            where=str(file),
+            remedy="check the path and its permissions",
+        ) from error
+    except UnicodeDecodeError as error:
         raise _unreadable(file, error) from error
 
 

@@ -92,6 +92,31 @@ def write_qdq(
     return proto.SerializeToString(), placed
 
 
+def write_simulation(model: OnnxModel, placed: Placement) -> tuple[bytes, dict[str, str]]:
+    """Make the INT8 network of a placement, with the scales of activations as further inputs.
+
+    It gives the same bits as with these scales inside, and needs to be loaded only once for all.
+
+    Parameters
+    ----------
+    model
+        In float32, of an opset that has scales per channel.
+
+    Returns
+    -------
+    bytes
+        The ONNX file.
+    dict of str
+        The input of each tensor's scale.
+    """
+    proto = _without_weights(model.proto)
+    proto.ir_version = max(proto.ir_version, _IR_OF_OPSET[FIRST_PER_CHANNEL_OPSET])
+    writer = _Writer(proto, _taken_names(model.proto), fed=True)
+    writer.quantize(model, placed)
+    writer.keep_used(model.proto.graph.initializer)
+    return proto.SerializeToString(), writer.scales
+
+
 def _without_weights(source: onnx.ModelProto) -> onnx.ModelProto:
     """Copy all but the initializers, most of which an INT8 network does not need."""
     proto = copy_without(source, {"initializer"})
@@ -115,9 +140,12 @@ def _taken_names(proto: onnx.ModelProto) -> set[str]:
 class _Writer:
     """The network in the making: its nodes in order, and names that it does not have yet."""
 
-    def __init__(self, proto: onnx.ModelProto, taken: set[str]) -> None:
+    def __init__(self, proto: onnx.ModelProto, taken: set[str], *, fed: bool = False) -> None:
         self.proto = proto
+        self.scales: dict[str, str] = {}
+        """Where the scale of each activation is read from."""
         self._taken = taken
+        self._fed = fed
         self._numbers: dict[str, int] = {}
 
     def name(self, wanted: str) -> str:
@@ -179,7 +207,7 @@ class _Writer:
 
     def _pair(self, pair: ActivationPair, source: str) -> tuple[str, list[onnx.NodeProto]]:
         tensor = pair.tensor
-        scale = self.constant(f"{tensor}_scale", np.asarray(pair.scale, np.float32))
+        scale = self.scales[tensor] = self._scale(pair)
         zero = self.constant(f"{tensor}_zero_point", np.asarray(0, np.int8))
         quantized = self.name(f"{tensor}_quantized")
         output = tensor if pair.is_output else self.name(f"{tensor}_dequantized")
@@ -187,6 +215,14 @@ class _Writer:
             self.node("QuantizeLinear", [source, scale, zero], quantized),
             self.node("DequantizeLinear", [quantized, scale, zero], output),
         ]
+
+    def _scale(self, pair: ActivationPair) -> str:
+        wanted = f"{pair.tensor}_scale"
+        if not self._fed:
+            return self.constant(wanted, np.asarray(pair.scale, np.float32))
+        name = self.name(wanted)
+        self.proto.graph.input.append(helper.make_tensor_value_info(name, _FLOAT, []))
+        return name
 
     def _weight(
         self, pair: WeightPair, value: npt.NDArray[np.float32]

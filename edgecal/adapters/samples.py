@@ -22,13 +22,20 @@ NUMBERS: Final = "fiub"
 """Kinds of NumPy types that samples can have."""
 
 
-def fit_sample(value: Array, tensor: TensorInfo, source: str) -> Array:
-    """Check one sample against the input's shape without its batch axis, and give it its type."""
-    check_shape(value.shape, tensor, source)
+def fit_sample(
+    value: Array, tensor: TensorInfo, source: str, *, remedy: str | None = None
+) -> Array:
+    """Check one sample against the input's shape without its batch axis, and give it its type.
+
+    `remedy` says what helps with this kind of data if the shape is wrong.
+    """
     if value.dtype.kind not in NUMBERS:
         raise DatasetError(
-            f"expected numbers, found {value.dtype}", where=source, remedy="store float32 arrays"
+            f"input {tensor.name!r} wants numbers, found an array of {value.dtype}",
+            where=source,
+            remedy="give float32 arrays",
         )
+    check_shape(value.shape, tensor, source, remedy=remedy)
     wanted = np.dtype(tensor.dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # infinities are counted and reported
         fitted = np.asarray(value, dtype=wanted, order="C")
@@ -42,20 +49,33 @@ def fit_sample(value: Array, tensor: TensorInfo, source: str) -> Array:
     return fitted
 
 
-def check_shape(found: tuple[int, ...], tensor: TensorInfo, source: str) -> None:
-    """Check the shape of samples against the input's, without its batch axis."""
-    expected = (tensor.shape or ())[1:]
-    if tensor.shape is not None and (
-        len(found) != len(expected)
-        or any(want not in {None, have} for want, have in zip(expected, found, strict=True))
-    ):
-        shape = "x".join("?" if size is None else str(size) for size in expected)
-        raise DatasetError(
-            f"input {tensor.name!r} wants samples of {shape}, found "
-            f"{'x'.join(str(size) for size in found) or 'single numbers'}",
-            where=source,
-            remedy="check --preprocess (resize, crop, layout, color); axis 0 counts samples",
-        )
+def check_shape(
+    found: tuple[int, ...], tensor: TensorInfo, source: str, *, remedy: str | None = None
+) -> None:
+    """Check the shape of samples against the input's, without its batch axis.
+
+    Parameters
+    ----------
+    remedy
+        What helps with this kind of data; else what helps with arrays.
+    """
+    if tensor.shape is None or _fits(found, tensor.shape[1:]):
+        return
+    shape = "x".join("?" if size is None else str(size) for size in tensor.shape[1:])
+    if found[:1] == (1,) and _fits(found[1:], tensor.shape[1:]):
+        remedy = "leave the batch axis out: samples come one by one, and batches are made of them"
+    raise DatasetError(
+        f"input {tensor.name!r} wants samples of {shape}, found "
+        f"{'x'.join(str(size) for size in found) or 'single numbers'}",
+        where=source,
+        remedy=remedy or "prepare the data as the network takes it: size, channels, layout",
+    )
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(found) == len(expected) and all(
+        want in {None, have} for want, have in zip(expected, found, strict=True)
+    )
 
 
 def digest_arrays(arrays: Mapping[str, Array]) -> Digest:

@@ -30,12 +30,12 @@ def attach(
     """
     from rich.markup import escape
 
-    from edgecal.cli import wiring
     from edgecal.cli.printable import printable
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.workflows.attach import attach as follow
 
     story = Story(as_json=as_json, quiet=quiet)
-    following = follow(wiring.target(target), wiring.world(), name=name)
+    following = follow(lookup.target(target), remote.world(), name=name)
     rest = ""
     try:
         while True:

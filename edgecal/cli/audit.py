@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgecal.core.audit import AuditReport, Group, TargetState
+    from edgecal.core.audit import AuditReport, Group
     from edgecal.core.project import Project
+    from edgecal.core.target_state import TargetState
     from edgecal.ports import BundleFiles
     from edgecal.workflows.selecting import Asking
 
@@ -74,13 +75,13 @@ def audit(
     """
     from rich.markup import escape
 
-    from edgecal.cli import wiring
     from edgecal.cli.selecting import hit_targets
+    from edgecal.cli.wiring import lookup, machine, remote
     from edgecal.core.build import BuildOptions
     from edgecal.workflows.audit import audit_fleet
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    project = wiring.inventory(inventory)
+    project = lookup.inventory(inventory)
     _need_targets(project, inventory)
     targets = list(project.targets.values())
     if on is not None:
@@ -93,12 +94,12 @@ def audit(
             targets,
             read,
             BuildOptions(dla_core=push.dla, gpu_fallback=push.gpu_fallback, fp16=push.fp16),
-            wiring.world(),
-            wiring.facts_cache(lambda text: story.detail(escape(text))),
+            remote.world(),
+            remote.facts_cache(lambda text: story.detail(escape(text))),
             workers=None if offline else workers,
             progress=lambda done: progress("asking targets", done, len(targets)),
         )
-    now = wiring.now()
+    now = machine.now()
     story.result(_document(report), lambda console: _show(console, report, now, story))
     raise typer.Exit(max_exit_code(sorted(report.exit_codes())))
 
@@ -120,15 +121,15 @@ def _read(
     """Read the bundles; one that only edgecal.toml names may still have to be made."""
     from rich.markup import escape
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import bundling
 
     if given:
-        return [(str(path), wiring.bundle(path)) for path in given]
+        return [(str(path), bundling.read_bundle(path)) for path in given]
     found: list[tuple[str, BundleFiles]] = []
     for text in project.push.bundle:
         path = Path(text)
         if path.exists():
-            found.append((text, wiring.bundle(path)))
+            found.append((text, bundling.read_bundle(path)))
         else:
             story.tell(
                 f"[yellow]warning[/] {escape(printable(text))}, which \\[push] names, is not there"

@@ -94,7 +94,7 @@ def settle_backend(
     """
     from rich.markup import escape
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup, machine
     from edgecal.core import backends
     from edgecal.core.trt_job import check_host
 
@@ -104,9 +104,9 @@ def settle_backend(
         place=request.place,
         algorithm=algorithm,
         versions=versions,
-        package=wiring.tensorrt_package(),
-        host=wiring.host_facts,
-        platforms=wiring.platforms(),
+        package=machine.tensorrt_package(),
+        host=machine.host_facts,
+        platforms=lookup.platforms(),
     )
     story.detail(escape(f"backend: {choice.backend} ({choice.reason})"))
     if choice.backend != backends.TENSORRT:
@@ -119,8 +119,8 @@ def settle_backend(
         )
     backends.choose_calibrator(algorithm)
     version = backends.the_one_version(versions)
-    host = wiring.host_facts()
-    check_host(host, version, wiring.platforms())
+    host = machine.host_facts()
+    check_host(host, version, lookup.platforms())
     return NativeRequest(
         tensorrt=version,
         host=host,

@@ -28,6 +28,7 @@ from edgecal.cli.data import (
     chosen_preprocess,
     needed,
     open_data,
+    preprocess_option,
 )
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
 from edgecal.cli.preview import findings_of_pass
@@ -91,10 +92,10 @@ def batches(
 
     edgecal batches net.onnx --data photos/ --preprocess net.toml --batch-size 8 -o batches
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import datasets, lookup, networks
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    project = wiring.project()
+    project = lookup.project()
     defaults = project.calibrate
     model_path = Path(
         needed(model or defaults.model, "MODEL", "the ONNX file to feed", command="batches")
@@ -120,16 +121,17 @@ def batches(
         limit=samples or defaults.samples,
         exclude_like=exclude_like,
         preview=preview,
+        for_pictures=preprocess_option(preprocess, flags),
     )
-    inputs = wiring.model(model_path).graph.inputs
-    wiring.check_batches(output, inputs, prefix=prefix, suffix=suffix, data=Path(spec))
+    inputs = networks.model(model_path).graph.inputs
+    datasets.check_batches(output, inputs, prefix=prefix, suffix=suffix, data=Path(spec))
     size = _batch_size(inputs, batch_size or defaults.batch_size)
     source, findings = open_data(request, inputs)
     if source.preprocess is not None and source.preprocess.layout != "nchw":
         raise _not_planar(source.preprocess.layout, spec)
     total = len(source)
     with story.progress() as progress:
-        written = wiring.write_batches(
+        written = datasets.write_batches(
             output,
             source,
             prefix=prefix,
@@ -188,6 +190,6 @@ def _show(console: Console, written: WrittenBatches, skipped: int) -> None:
         f"{written.batch_size} x {channels} x {height} x {width}, from "
         f"{escape(written.files[0])} on"
     )
-    unreadable = f", {skipped} unreadable ones skipped" if skipped else ""
+    unreadable = f", {skipped} unreadable skipped" if skipped else ""
     dropped = f", {written.dropped} of an incomplete batch dropped" if written.dropped else ""
     console.print(f"  samples    {written.samples}{unreadable}{dropped}")

@@ -74,7 +74,7 @@ def read_bundles(paths: Sequence[Path] | None, project: Project) -> list[Bundle]
     InputError
         If there is none.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import bundling
     from edgecal.errors import InputError
 
     wanted = paths or [Path(one) for one in project.push.bundle]
@@ -84,4 +84,4 @@ def read_bundles(paths: Sequence[Path] | None, project: Project) -> list[Bundle]
             where="the command line",
             remedy="name one, such as NAME.edgecal; or write [push] bundle in edgecal.toml",
         )
-    return [wiring.bundle(path) for path in wanted]
+    return [bundling.read_bundle(path) for path in wanted]

@@ -45,6 +45,7 @@ from edgecal.cli.data import (
     SkipUnreadableOption,
     chosen_preprocess,
     needed,
+    preprocess_option,
 )
 from edgecal.cli.options import JsonOption, QuietOption, VerboseOption
 from edgecal.cli.shapes import ShapeOption, read_network
@@ -102,10 +103,11 @@ def calibrate(
     algorithm: Annotated[
         str | None,
         typer.Option(
-            help="auto, entropy2 (TensorRT's), minmax, percentile, mean-percentile (the mean of "
-            "every sample's own), mse (least squared error) or "
-            "entropy (as NVIDIA told of it in 2017). auto takes the one of the first five whose "
-            "simulated INT8 output is nearest to float32; with --backend tensorrt it is entropy2.",
+            help="auto, entropy2 (TensorRT's), minmax, mse (least squared error), percentile, "
+            "mean-percentile (the mean of every sample's own) or entropy (as NVIDIA told of it in "
+            "2017). auto takes the one of the first five whose "
+            "simulated INT8 output is nearest to float32, the first of those within 5 %; with "
+            "--backend tensorrt it is entropy2. With --from that of the bundle, if none is named.",
             show_default="auto",
         ),
     ] = None,
@@ -198,7 +200,7 @@ def calibrate(
 
     edgecal calibrate net.onnx --data in.npz --tensorrt 8.5 --trt-python python3.8 -o net.edgecal
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import bundling, lookup, machine
     from edgecal.core.amax import DEFAULT_PERCENTILE
     from edgecal.core.manifest import bundle_name
     from edgecal.core.overrides import parse_range_table
@@ -206,7 +208,7 @@ def calibrate(
     from edgecal.workflows.collect import AUTO, CalibrateOptions
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    project = wiring.project()
+    project = lookup.project()
     defaults = project.calibrate
     flags = {
         "preset": preset,
@@ -243,13 +245,13 @@ def calibrate(
         model = Path(_need(model or defaults.model, "MODEL", "the ONNX file to calibrate"))
         data = _need(data or defaults.data, "--data", "a folder, a file or a generator")
     out = Path(_need(output or defaults.output, "-o", "the bundle to write, NAME.edgecal"))
-    parent = None if from_bundle is None else wiring.bundle(from_bundle)
+    parent = None if from_bundle is None else bundling.read_bundle(from_bundle)
     named = bool(tensorrt or jetpack or for_target)
     if parent is not None and not named:
         versions: tuple[TensorRTVersion, ...] = (parent.manifest.tensorrt,)
     else:
         versions = wanted_versions(
-            wiring.platforms(),
+            lookup.platforms(),
             tensorrt=tensorrt or (() if named else defaults.tensorrt),
             jetpack=jetpack or (() if named else defaults.jetpack),
             asked=[_ask(text, story) for text in for_target or ()],
@@ -259,12 +261,12 @@ def calibrate(
     paths = [out] if len(versions) == 1 else [_with_version(out, one) for one in versions]
     for path in paths:
         bundle_name(path.name)
-        wiring.check_destination(path)
+        bundling.check_destination(path)
     options = CalibrateOptions(
         algorithm=algorithm or defaults.algorithm or AUTO,
         percentile=_first(percentile, defaults.percentile, DEFAULT_PERCENTILE),
         batch_size=batch_size or defaults.batch_size,
-        workers=workers or wiring.workers(),
+        workers=workers or machine.workers(),
         fp16=not no_fp16,
     )
     overrides = [
@@ -272,9 +274,10 @@ def calibrate(
         *([] if ranges is None else [read_ranges(ranges)]),
     ]
 
-    started = wiring.now()
+    started = machine.now()
     if parent is not None:
-        work = derive_from_bundle(parent, versions, options, overrides, story)
+        as_before = algorithm is None and percentile is None
+        work = derive_from_bundle(parent, versions, options, overrides, story, as_before=as_before)
     else:
         over = ClusterWords(
             cluster=cluster,
@@ -290,6 +293,7 @@ def calibrate(
             limit=samples or defaults.samples,
             exclude_like=exclude_like,
             preview=preview,
+            for_pictures=preprocess_option(preprocess, flags),
         )
         keep = Keep(out=out, resume=resume)
         native = settle_backend(
@@ -319,7 +323,7 @@ def calibrate(
     for path, done in zip(paths, work.calibrations, strict=True):
         written.append(
             (
-                wiring.save_bundle(
+                bundling.save_bundle(
                     path,
                     network=work.network,
                     data=work.data,
@@ -332,7 +336,7 @@ def calibrate(
         )
     if work.keeper is not None:
         work.keeper.finish()
-    seconds = (wiring.now() - started).total_seconds()
+    seconds = (machine.now() - started).total_seconds()
     findings = [
         *work.findings,
         *dict.fromkeys(finding for done in work.calibrations for finding in done.findings),
@@ -366,24 +370,27 @@ def read_ranges(path: Path) -> Overrides:
     InputError
         If it is of no such format, or a scale is not one TensorRT can use.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import caches
     from edgecal.core.overrides import overrides_from
     from edgecal.errors import CacheFormatError
 
     remedy = f"make a table of it first: edgecal cache convert {path} --to json -o ranges.json"
-    file = wiring.read_cache(path)
+    file = caches.read_cache(path)
     try:
-        word = wiring.recognise(file)
+        word = caches.recognise(file)
     except CacheFormatError as error:
         # its own remedy speaks of convert's --from, which is another thing here
         raise CacheFormatError(
-            error.what, where=str(path), remedy=f"{remedy} --from FORMAT"
+            error.what,
+            where=str(path),
+            remedy="write a line NAME:RANGE for each tensor, its largest magnitude to let through; "
+            f"or {remedy} --from FORMAT",
         ) from error
     if word in _WITHOUT_A_TABLE:
         raise CacheFormatError(
             "expected a table of ranges, found a network", where=str(path), remedy=remedy
         )
-    return overrides_from(wiring.read_scales(file, word, segment=None).entries, source=str(path))
+    return overrides_from(caches.read_scales(file, word, segment=None).entries, source=str(path))
 
 
 def _check_no_fp16(versions: Sequence[TensorRTVersion], *, no_fp16: bool) -> None:
@@ -435,11 +442,11 @@ def _first(*values: float | None) -> float:
 
 
 def _ask(text: str, story: Story) -> TensorRTVersion:
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.errors import InputError
     from edgecal.workflows.targets import probe_target
 
-    facts = probe_target(wiring.target(text), wiring.world())
+    facts = probe_target(lookup.target(text), remote.world())
     if facts.tensorrt is None:
         raise InputError(
             "the target has no TensorRT that could be asked for its version",

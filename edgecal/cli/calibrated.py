@@ -51,7 +51,7 @@ def show_bundles(
                 + (f", SQNR {decibel:.1f} dB" if decibel is not None else "")
             )
     unreadable = written[0][0].manifest.data.skipped
-    skipped = f", {len(unreadable)} unreadable ones skipped" if unreadable else ""
+    skipped = f", {len(unreadable)} unreadable skipped" if unreadable else ""
     alike = written[0][0].manifest.data.excluded
     skipped += f", {len(alike)} of the test set left out" if alike else ""
     dropped = f", {statistics.dropped} of an incomplete batch dropped" if statistics.dropped else ""

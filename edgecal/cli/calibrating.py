@@ -64,7 +64,7 @@ def pass_over_data(  # noqa: PLR0917 - called once, in the words of the command 
     story: Story,
 ) -> Work:
     """Go through the data."""
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import networks
     from edgecal.workflows import calibrate as workflow
     from edgecal.workflows.native import calibrate_natively
 
@@ -73,10 +73,10 @@ def pass_over_data(  # noqa: PLR0917 - called once, in the words of the command 
         story.tell(f"preview: {escape(str(request.preview))}")
     keeper = None
     if native is None:
-        keeper = wiring.keeper(keep.out, network, resume=keep.resume, tell=story.tell)
+        keeper = networks.keeper(keep.out, network, resume=keep.resume, tell=story.tell)
         with _spread(over, network, story) as spread, story.progress() as progress:
             statistics, calibrations = workflow.calibrate(
-                *(wiring.backend(network), source, versions, options, progress),
+                *(networks.backend(network), source, versions, options, progress),
                 overrides=overrides,
                 keeper=keeper,
                 spread=spread,
@@ -84,8 +84,8 @@ def pass_over_data(  # noqa: PLR0917 - called once, in the words of the command 
     else:
         with story.progress() as progress:
             statistics, calibration = calibrate_natively(
-                wiring.backend(network),
-                wiring.tensorrt_calibrator(network, native, out=keep.out),
+                networks.backend(network),
+                networks.tensorrt_calibrator(network, native, out=keep.out),
                 *(source, native.tensorrt, options),
                 progress=progress,
                 overrides=overrides,
@@ -109,7 +109,7 @@ def pass_over_data(  # noqa: PLR0917 - called once, in the words of the command 
 def _spread(
     over: ClusterRequest | None, network: OnnxModel, story: Story
 ) -> Iterator[Shards | None]:
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import clusters
 
     if over is None:
         yield None
@@ -118,7 +118,7 @@ def _spread(
     def tell(text: str) -> None:
         story.tell(escape(printable(text)))
 
-    with wiring.cluster(over, tell) as cluster, wiring.shards(cluster, network, tell) as shards:
+    with clusters.connect(over, tell) as cluster, clusters.shards(cluster, network, tell) as shards:
         yield shards
 
 
@@ -128,16 +128,20 @@ def derive_from_bundle(
     options: CalibrateOptions,
     overrides: Sequence[Overrides],
     story: Story,
+    *,
+    as_before: bool,
 ) -> Work:
-    """Use what a bundle has kept."""
-    from edgecal.cli import wiring
+    """Use what a bundle has kept; `as_before` also by the algorithm that it has."""
+    from edgecal.cli.wiring import networks
     from edgecal.core.manifest import MODEL_FILE
     from edgecal.workflows import calibrate as workflow
 
-    network = wiring.model(parent.path / MODEL_FILE)
+    if as_before:
+        options = workflow.with_algorithm_of(parent.manifest.calibration, options)
+    network = networks.model(parent.path / MODEL_FILE)
     with story.progress() as progress:
         statistics, calibrations = workflow.recalibrate(
-            wiring.backend(network),
+            networks.backend(network),
             parent,
             versions,
             options,

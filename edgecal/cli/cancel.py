@@ -33,12 +33,12 @@ def cancel(
 
     edgecal cancel --target nvidia@xavier.local
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.workflows.attach import cancel as end
     from edgecal.workflows.attach import plan_cancel
 
     story = Story(as_json=as_json, quiet=quiet)
-    world, wanted = wiring.world(), wiring.target(target)
+    world, wanted = remote.world(), lookup.target(target)
     build = plan_cancel(wanted, world, name=name)
     what = f"the build of {build.name} on {target}, release {build.release}, by {build.owner}"
     cancelled = False

@@ -140,16 +140,16 @@ def check(
 
     edgecal check --explain tensorrt-version
     """
-    from edgecal.cli import wiring
     from edgecal.cli.building import choose_options
     from edgecal.cli.push import max_exit_code
+    from edgecal.cli.wiring import bundling, lookup
     from edgecal.workflows.check import check_bundle, look_at_cache
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     if explain:
         _explain(words or [], story)
         return
-    project = wiring.project()
+    project = lookup.project()
     path = _bundle(words or [], project.push.bundle)
     said = {
         "dla_core": dla,
@@ -159,9 +159,9 @@ def check(
     }
     assumed = {"--tensorrt": tensorrt, "--device": device, "--jetpack": jetpack}
     judge = _judge(targets or [], assumed, builder)
-    bundle = wiring.bundle(path)
+    bundle = bundling.read_bundle(path)
     cache = look_at_cache(bundle, path=str(path))
-    sources = wiring.source_findings(bundle, model=model, data=data, deep=deep)
+    sources = bundling.source_findings(bundle, model=model, data=data, deep=deep)
     checks = judge(bundle, cache, lambda one: choose_options(project, one, said))
     report = check_bundle(cache, sources, choose_options(project, None, said), checks)
     story.result(_document(report, path), lambda console: _show(console, report, story))
@@ -200,12 +200,12 @@ def _judge(
 
 
 def _by_tables(assumed: Mapping[str, str | None], builder: str | None) -> _Judge:
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.core.assumed import assume_target
     from edgecal.workflows.check import check_on
     from edgecal.workflows.plan import judge_plan
 
-    platforms = wiring.platforms()
+    platforms = lookup.platforms()
     target, facts = assume_target(
         platforms,
         device=assumed["--device"],
@@ -217,23 +217,23 @@ def _by_tables(assumed: Mapping[str, str | None], builder: str | None) -> _Judge
     def judge(bundle: Bundle, cache: CacheFacts, options: _Options) -> list[TargetCheck]:
         chosen = options(target)
         checked = check_on(bundle, cache, target, facts=facts, options=chosen, platforms=platforms)
-        return [judge_plan(bundle, checked, chosen, wiring.builders())]
+        return [judge_plan(bundle, checked, chosen, remote.builders())]
 
     return judge
 
 
 def _by_asking(targets: Sequence[str], builder: str | None) -> _Judge:
-    from edgecal.cli import wiring
     from edgecal.cli.several import ask_each
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.workflows.check import check_live
     from edgecal.workflows.plan import judge_plan
 
-    wanted = [wiring.target(text, builder=builder) for text in targets]
+    wanted = [lookup.target(text, builder=builder) for text in targets]
 
     def judge(bundle: Bundle, cache: CacheFacts, options: _Options) -> list[TargetCheck]:
         if not wanted:
             return []
-        world = wiring.world()
+        world = remote.world()
         by_name = {one.name: one for one in wanted}
 
         def ask(name: str) -> TargetCheck:

@@ -136,6 +136,14 @@ class DataRequest:
     """A test set whose pictures are left out."""
     preview: Path | None = None
     """Where a contact sheet goes, before the work."""
+    for_pictures: str | None = None
+    """An option of preprocessing that the command line has, which means nothing to other data."""
+
+
+def preprocess_option(file: Path | None, flags: Mapping[str, object]) -> str | None:
+    """Name an option of preprocessing that the command line has, if it has one."""
+    given = (f"--{name}" for name, value in flags.items() if value is not None)
+    return "--preprocess" if file is not None else next(given, None)
 
 
 def chosen_preprocess(
@@ -151,7 +159,7 @@ def chosen_preprocess(
     flags
         By setting, `preset` among them; `None` where the option was not given.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
     from edgecal.core.preprocess import parse_preprocess
 
     given = {key: value for key, value in flags.items() if value is not None}
@@ -160,7 +168,7 @@ def chosen_preprocess(
     if preset is not None:
         settings = parse_preprocess({"preset": preset}, source="--preset")
     if file is not None:
-        table = wiring.read_toml(file)
+        table = lookup.read_toml(file)
         if preset is not None:
             table.pop("preset", None)
         base = settings if preset is not None else None
@@ -172,22 +180,26 @@ def chosen_preprocess(
 
 def open_data(request: DataRequest, inputs: Sequence[TensorInfo]) -> tuple[Dataset, list[Finding]]:
     """Open the data for a network, and draw it if asked to; a finding says what was guessed."""
-    from edgecal.cli import wiring
-    from edgecal.core.preprocess import assume_preprocess, fit_to_network
+    from edgecal.cli.wiring import datasets
+    from edgecal.core.preprocess import assume_preprocess, fit_to_network, judge_values
 
-    settings, findings = request.preprocess, []
+    settings = request.preprocess
+    findings: list[Finding] = []
     if settings is not None:
         settings = fit_to_network(settings, inputs)
+        findings += judge_values(settings, inputs)
     elif inputs:
         settings, assumed = assume_preprocess(inputs)
         findings.append(assumed)
-    source = wiring.dataset(
+    source = datasets.open_dataset(
         request.spec,
         inputs,
         preprocess=settings,
         skip_unreadable=request.skip_unreadable,
         limit=request.limit,
     )
+    if request.for_pictures is not None:
+        only_pictures(source, request.spec, option=request.for_pictures)
     if request.exclude_like is not None:
         pictures = only_pictures(source, request.spec, option="--exclude-like")
         pictures.exclude_like(request.exclude_like)

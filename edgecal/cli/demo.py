@@ -51,9 +51,9 @@ def demo(
     """
     from rich.markup import escape
 
-    from edgecal.cli import wiring
     from edgecal.cli.calibrated import show_bundles
     from edgecal.cli.watch import watch_pushes
+    from edgecal.cli.wiring import bundling, datasets, lookup, machine, networks, remote
     from edgecal.core.preprocess import parse_preprocess
     from edgecal.core.wanted import wanted_versions
     from edgecal.workflows.calibrate import calibrate
@@ -62,26 +62,26 @@ def demo(
     from edgecal.workflows.report import PushOptions
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    started = wiring.now()
+    started = machine.now()
     folder = folder.resolve()
-    data = wiring.demo_data(folder)
+    data = datasets.demo_data(folder)
     story.tell(f"[bold]1. calibrate[/] {data.model.name} on {escape(str(data.calibration))}")
-    network = wiring.model(data.model)
-    backend = wiring.backend(network)
-    settings = parse_preprocess(wiring.read_toml(data.preprocess), source=str(data.preprocess))
+    network = networks.model(data.model)
+    backend = networks.backend(network)
+    settings = parse_preprocess(lookup.read_toml(data.preprocess), source=str(data.preprocess))
 
     def pictures(where: Path) -> Dataset:
-        return wiring.dataset(
+        return datasets.open_dataset(
             str(where), network.graph.inputs, preprocess=settings, skip_unreadable=False, limit=None
         )
 
     source = pictures(data.calibration)
-    versions = wanted_versions(wiring.platforms(), tensorrt=[_TENSORRT])
+    versions = wanted_versions(lookup.platforms(), tensorrt=[_TENSORRT])
     with story.progress() as progress:
         statistics, (done,) = calibrate(
-            backend, source, versions, CalibrateOptions(workers=wiring.workers()), progress
+            backend, source, versions, CalibrateOptions(workers=machine.workers()), progress
         )
-    bundle = wiring.save_bundle(
+    bundle = bundling.save_bundle(
         folder / "fashion.edgecal",
         network=network,
         data=str(data.calibration),
@@ -89,11 +89,11 @@ def demo(
         statistics=statistics,
         calibration=done,
     )
-    seconds = (wiring.now() - started).total_seconds()
+    seconds = (machine.now() - started).total_seconds()
     if not story.quiet:
         show_bundles(story.err, [(bundle, done)], statistics, seconds)
 
-    with wiring.loopback(folder / "ssh") as server:
+    with remote.loopback(folder / "ssh") as server:
         target = _target(server, folder)
         why = f" ({server.reason})" if server.reason else ""
         story.tell(
@@ -101,7 +101,7 @@ def demo(
             f"served by {server.kind}{escape(why)}"
         )
         silent = Story(quiet=quiet, verbose=verbose, out=story.err)
-        (report,) = watch_pushes([bundle], [target], PushOptions(), wiring.world(), silent)
+        (report,) = watch_pushes([bundle], [target], PushOptions(), remote.world(), silent)
         if report.error is not None:
             raise report.error
 
@@ -111,14 +111,14 @@ def demo(
         engine = folder / "target/models/fashion/current" / "model.int8.onnx"
         labels = {Path(name).name: label for name, label in data.labels.items() if "test/" in name}
         test = pictures(data.test)
-        fp32 = top1(wiring.run_onnx(data.model), test, labels, batch=_BATCH)
-        int8 = top1(wiring.run_onnx(engine), test, labels, batch=_BATCH)
+        fp32 = top1(networks.run_onnx(data.model), test, labels, batch=_BATCH)
+        int8 = top1(networks.run_onnx(engine), test, labels, batch=_BATCH)
         document = {
             "schema": "edgecal.demo/1",
             "fp32_top1": fp32,
             "int8_top1": int8,
             "samples": len(test),
-            "seconds": round((wiring.now() - started).total_seconds(), 3),
+            "seconds": round((machine.now() - started).total_seconds(), 3),
             "bundle": str(bundle.path),
             "target": target.name,
             "release": report.release,

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgecal.core.audit import LastFacts
     from edgecal.core.hosts import HostFacts
     from edgecal.core.project import Project
+    from edgecal.core.target_state import LastFacts
     from edgecal.workflows.doctor import Diagnosis, TargetNeed
 
 _SHORT: Final = {
@@ -59,16 +59,16 @@ def doctor(
 
     edgecal doctor --for nvidia@xavier.local
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup, machine
     from edgecal.workflows.doctor import diagnose
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    project = wiring.inventory(inventory)
+    project = lookup.inventory(inventory)
     known = _known(targets, project, story)
     diagnosis = diagnose(
-        wiring.host_facts(), wiring.platforms(), known, only_targets=targets is not None
+        machine.host_facts(), lookup.platforms(), known, only_targets=targets is not None
     )
-    now, every = wiring.now(), verbose or targets is not None
+    now, every = machine.now(), verbose or targets is not None
     story.result(diagnosis.to_json(), lambda console: _show(console, diagnosis, now, every=every))
 
 
@@ -76,12 +76,12 @@ def _known(asked: list[str] | None, project: Project, story: Story) -> list[Last
     """Ask the targets named by --for; of the inventory take what it last said."""
     from rich.markup import escape
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import remote
     from edgecal.core.targets import parse_target
     from edgecal.workflows.audit import examine_facts, recall
 
-    world = wiring.world()
-    memory = wiring.facts_cache(lambda text: story.detail(escape(text)))
+    world = remote.world()
+    memory = remote.facts_cache(lambda text: story.detail(escape(text)))
     if asked is None:
         return [recall(target, memory, world) for target in project.targets.values()]
     found = []

@@ -63,12 +63,12 @@ def list_fleet(
 
     edgecal fleet list --on 'site-a & !canary & tensorrt=8.5 & module=orin-*'
     """
-    from edgecal.cli import wiring
     from edgecal.cli.selecting import choose_on, tell_undecided
+    from edgecal.cli.wiring import lookup
     from edgecal.errors import InventoryError
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    read = wiring.inventory(inventory)
+    read = lookup.inventory(inventory)
     known, found = read.inventory, None
     if on is not None:
         asking: Asking = "nobody" if offline else "everyone" if probe else "strangers"
@@ -102,11 +102,11 @@ def show(
 
     edgecal fleet show xavier-1
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
     from edgecal.errors import InventoryError
 
     story = Story(as_json=as_json, quiet=quiet)
-    read = wiring.inventory(inventory)
+    read = lookup.inventory(inventory)
     known = read.inventory.admitting([name])
     if name not in known.targets:
         raise InventoryError(

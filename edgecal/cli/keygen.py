@@ -37,7 +37,7 @@ def keygen(
     """
     from rich.markup import escape
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import signing
     from edgecal.errors import InputError
 
     story = Story(as_json=as_json, quiet=quiet)
@@ -51,7 +51,7 @@ def keygen(
                 where="keygen",
                 remedy="try again",
             )
-    fingerprint = wiring.make_keys(private, public, passphrase=secret)
+    fingerprint = signing.make_keys(private, public, passphrase=secret)
     document = {
         "schema": "edgecal.keygen/1",
         "private": str(private),

@@ -68,7 +68,7 @@ def write_preview(path: Path, pictures: Pictures, spec: str) -> None:
     InputError
         If the name is not that of a PNG file, or the file cannot be written there.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import new_files
     from edgecal.errors import InputError
 
     if path.suffix.lower() != ".png":
@@ -83,8 +83,8 @@ def write_preview(path: Path, pictures: Pictures, spec: str) -> None:
             remedy="write it somewhere else",
         )
     inputs = [Path(spec), *([] if whole else pictures.files)]
-    wiring.check_new(path, inputs=inputs)
-    wiring.write_new(path, pictures.contact_sheet(), inputs=inputs)
+    new_files.check(path, inputs=inputs)
+    new_files.write(path, pictures.contact_sheet(), inputs=inputs)
 
 
 def findings_of_pass(source: Dataset, *, spec: str, test_set: str | None) -> list[Finding]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgecal.core.access import Visit
+    from edgecal.core.rules.visit import Visit
     from edgecal.core.target import Target, TargetFacts
     from edgecal.workflows.world import World
 
@@ -56,16 +56,16 @@ def probe(
 
     edgecal probe --on 'site-a & !canary' --json
     """
-    from edgecal.cli import wiring
     from edgecal.cli.push import max_exit_code
     from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.several import ask_each, tell_failures
+    from edgecal.cli.wiring import machine, remote
     from edgecal.core.access import check_access
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    now = wiring.now()
+    now = machine.now()
     wanted = chosen_targets(targets, on=on, inventory=inventory, offline=cached, story=story)
-    world = None if cached else wiring.world()
+    world = None if cached else remote.world()
     visits, errors = ask_each(
         wanted,
         lambda text: (
@@ -128,30 +128,30 @@ def _show_all(
 
 
 def _new_visit(target: Target, world: World, now: datetime, story: Story) -> Visit:
-    from edgecal.cli import wiring
-    from edgecal.core.access import Visit
+    from edgecal.cli.wiring import remote
+    from edgecal.core.rules.visit import Visit
     from edgecal.workflows.world import ask_target
 
     answer = ask_target(target, world)
-    kept = wiring.facts_cache(note=lambda text: story.tell(escape(text)))
+    kept = remote.facts_cache(note=lambda text: story.tell(escape(text)))
     kept.store(target.name, answer.text, now, address=target.address)
     return Visit(target=target, facts=answer.facts, at=now)
 
 
 def _last_visit(target: Target, story: Story) -> Visit:
-    from edgecal.cli import wiring
-    from edgecal.core.access import Visit
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.core.probes import parse_probe
+    from edgecal.core.rules.visit import Visit
     from edgecal.errors import CommandError, InputError
 
-    kept = wiring.facts_cache(note=lambda text: story.tell(escape(text)))
+    kept = remote.facts_cache(note=lambda text: story.tell(escape(text)))
     last = kept.load(target.name, address=target.address)
     ask = f"ask it: 'edgecal probe --target {shlex.quote(target.name)}'"
     if last is None:
         raise InputError("no answer of this target is kept here", where=target.name, remedy=ask)
     text, taken = last
     try:
-        facts = parse_probe(text, wiring.platforms(), source=target.name)
+        facts = parse_probe(text, lookup.platforms(), source=target.name)
     except CommandError as error:  # of another edgecal's probe
         raise InputError(
             f"its last answer is not kept whole: {error.what}", where=target.name, remedy=ask

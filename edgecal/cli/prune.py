@@ -53,16 +53,16 @@ def prune(
 
     edgecal prune --target nvidia@xavier.local --keep 1
     """
-    from edgecal.cli import wiring
     from edgecal.cli.push import max_exit_code
     from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.several import ask_each, tell_failures
+    from edgecal.cli.wiring import remote
     from edgecal.workflows.prune import plan_prune
     from edgecal.workflows.prune import prune as remove
 
     story = Story(as_json=as_json, quiet=quiet)
     wanted = chosen_targets(targets, on=on, inventory=inventory, probe=probe, story=story)
-    world = wiring.world()
+    world = remote.world()
     plans, errors = ask_each(
         wanted,
         lambda text: plan_prune(wanted[text], world, name=name, keep=keep, break_lock=break_lock),

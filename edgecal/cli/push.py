@@ -117,16 +117,16 @@ def push(
 
     edgecal push net.edgecal --target orin-1 --layout deepstream --nvinfer-config pgie.txt
     """
-    from edgecal.cli import wiring
     from edgecal.cli.building import build_timeout_s, choose_options, choose_profile, read_bundles
     from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.watch import watch_pushes
+    from edgecal.cli.wiring import bundling, lookup, remote
     from edgecal.core.bandwidth import parse_rate
     from edgecal.core.manifest import parse_name
     from edgecal.workflows.report import PushOptions
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    project = wiring.project()
+    project = lookup.project()
     chosen = chosen_targets(
         targets, on=on, inventory=inventory, probe=probe, story=story, builder=builder
     )
@@ -158,10 +158,10 @@ def push(
     )
     read = read_bundles(bundles, project)
     options = replace(
-        options, sources={one.manifest_digest: wiring.source_findings(one) for one in read}
+        options, sources={one.manifest_digest: bundling.source_findings(one) for one in read}
     )
     rate = parse_rate(limit_rate, source="--limit-rate") if limit_rate else None
-    world = wiring.world(limit_rate=rate)
+    world = remote.world(limit_rate=rate)
     reports = watch_pushes(read, wanted, options, world, story)
     raise typer.Exit(max_exit_code([report.exit_code for report in reports]))
 

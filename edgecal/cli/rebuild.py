@@ -50,13 +50,13 @@ def rebuild(
     """
     from dataclasses import replace
 
-    from edgecal.cli import wiring
     from edgecal.cli.watch import watch_pushes
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.workflows.rebuild import plan_rebuild
     from edgecal.workflows.report import PushOptions
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    world, wanted = wiring.world(), wiring.target(target)
+    world, wanted = remote.world(), lookup.target(target)
     plan = plan_rebuild(wanted, world, name=name, release=release)
     story.tell(f"building {plan.name} again, from what release {plan.release} was built from")
     options = PushOptions(
@@ -67,7 +67,7 @@ def rebuild(
         accept_restamped=True,  # it was accepted when it was pushed
         break_lock=break_lock,
         dry_run=dry_run,
-        thresholds=wiring.project().thresholds,
+        thresholds=lookup.project().thresholds,
     )
     wanted = replace(wanted, builder=wanted.builder or plan.builder)
     (report,) = watch_pushes(

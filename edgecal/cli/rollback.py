@@ -42,11 +42,11 @@ def rollback(
 
     edgecal rollback --target nvidia@xavier.local
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.workflows.targets import plan_rollback, roll_back
 
     story = Story(as_json=as_json, quiet=quiet)
-    world, wanted = wiring.world(), wiring.target(target)
+    world, wanted = remote.world(), lookup.target(target)
     plan = plan_rollback(wanted, world, name=name, to=to)
     what = f"{plan.model} on {target}: from release {plan.current} back to {plan.to}"
     if not dry_run:

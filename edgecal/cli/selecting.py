@@ -42,13 +42,13 @@ def chosen_targets(
     InventoryError
         If `--on` hits none.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
 
     if not names and on is None:
         raise typer.BadParameter("pass --target T or --on EXPR", param_hint="who is meant")
-    known = None if inventory is None and on is None else wiring.inventory(inventory).inventory
+    known = None if inventory is None and on is None else lookup.inventory(inventory).inventory
     found = {
-        text: wiring.target(text, known=known.targets if known and inventory else None)
+        text: lookup.target(text, known=known.targets if known and inventory else None)
         for text in names or ()
     }
     if on is not None and known is not None:
@@ -91,15 +91,15 @@ def hit_targets(
 
 def choose_on(on: str, inventory: Inventory, story: Story, *, asking: Asking) -> Chosen:
     """Evaluate an expression over an inventory."""
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import remote
     from edgecal.core.expressions import parse_selection
     from edgecal.workflows.selecting import choose
 
     return choose(
         parse_selection(on),
         inventory,
-        wiring.world(),
-        wiring.facts_cache(lambda text: story.detail(escape(text))),
+        remote.world(),
+        remote.facts_cache(lambda text: story.detail(escape(text))),
         asking=asking,
     )
 

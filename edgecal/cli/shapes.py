@@ -33,11 +33,11 @@ def read_network(path: Path, shapes: Sequence[str] | None, project: Project) -> 
     InputError
         If that contradicts the network.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import networks
     from edgecal.core.shapes import parse_shape_table, parse_shapes
 
     chosen = parse_shapes(shapes or ())
     table = parse_shape_table(
         project.calibrate.shapes, source=f"{project.source}: [calibrate.shapes]"
     )
-    return wiring.model(path, {**table, **chosen})
+    return networks.model(path, {**table, **chosen})

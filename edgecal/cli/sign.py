@@ -61,10 +61,10 @@ def sign(
     """
     from rich.markup import escape
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import signing
 
     story = Story(as_json=as_json, quiet=quiet)
-    signed = wiring.sign(
+    signed = signing.sign(
         bundle,
         key=key,
         passphrase=lambda: (

@@ -41,15 +41,15 @@ def status(
 
     edgecal status --on 'site-a & !canary'
     """
-    from edgecal.cli import wiring
     from edgecal.cli.push import max_exit_code
     from edgecal.cli.selecting import chosen_targets
     from edgecal.cli.several import ask_each, tell_failures
+    from edgecal.cli.wiring import remote
     from edgecal.workflows.targets import list_models
 
     story = Story(as_json=as_json, quiet=quiet)
     wanted = chosen_targets(targets, on=on, inventory=inventory, probe=probe, story=story)
-    world = wiring.world()
+    world = remote.world()
     found, errors = ask_each(wanted, lambda text: list_models(wanted[text], world))
     tell_failures(wanted, errors, story)
     documents: list[dict[str, Any]] = [

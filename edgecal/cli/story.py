@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +16,7 @@ from rich.markup import escape
 
 from edgecal.cli.printable import printable
 from edgecal.core.findings import Finding, Severity
+from edgecal.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,16 +52,40 @@ class Story:
             self.err.print(markup)
 
     def result(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:
-        """Give the result on stdout: one JSON document, or what `show` prints."""
-        if self.as_json:
-            self._print(document)
-        else:
-            show(self.out)
+        """Give the result on stdout: one JSON document, or what `show` prints.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written there, to a full disk for example.
+        """
+        try:
+            if self.as_json:
+                self._print(document)
+            else:
+                show(self.out)
+            self.out.file.flush()
+        except BrokenPipeError:  # whoever read it has read enough
+            raise
+        except OSError as error:
+            _drop_stdout()
+            raise InputError(
+                f"cannot write the result: {error.strerror or error}",
+                where="stdout",
+                remedy="the work itself is done; check free space where its output goes",
+            ) from error
 
     def error(self, code: int, name: str, what: str, *, where: str = "", remedy: str) -> None:
-        """Give the document that stands for a result that could not be had."""
+        """Give the document that stands for a result that could not be had.
+
+        Where it cannot be written, what goes to stderr has to do.
+        """
         error = {"code": name, "what": what, "where": where, "remedy": remedy}
-        self._print({"schema": "edgecal.error/1", "exit_code": code, "error": error})
+        try:
+            self._print({"schema": "edgecal.error/1", "exit_code": code, "error": error})
+            self.out.file.flush()
+        except OSError:
+            _drop_stdout()
 
     def failure(self, error: EdgecalError) -> None:
         """Say what went wrong, on stderr, however quiet it is to be."""
@@ -133,6 +161,17 @@ class Story:
                 self.tell(f"{escape(what)}: {done}{f' of {total}' if total else ''}")
 
         return show
+
+
+def _drop_stdout() -> None:
+    """Let what could not be written go, so that Python's own last flush does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Warn on stderr, and of the same thing only once, however often it is met."""
+    Story().tell(f"[yellow]warning[/] {escape(text)}")
 
 
 def size_text(count: int) -> str:

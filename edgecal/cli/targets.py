@@ -59,10 +59,10 @@ def list_tables(
 
     edgecal targets list modules
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    platforms = wiring.platforms()
+    platforms = lookup.platforms()
     wanted = [table] if table else list(Table)
     document = {
         "schema": "edgecal.targets/1",
@@ -94,12 +94,12 @@ def show(
 
     edgecal targets show jetpack 5.1.2
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
     from edgecal.core.platform_search import find_rows, near_misses
     from edgecal.errors import InputError
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    platforms = wiring.platforms()
+    platforms = lookup.platforms()
     text = " ".join(name)
     rows = find_rows(platforms, text)
     if not rows:

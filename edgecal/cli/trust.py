@@ -36,13 +36,13 @@ def trust(
 
     edgecal trust nvidia@xavier.local
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup, remote
     from edgecal.errors import HostKeyError, InputError
 
     story = Story(as_json=as_json, quiet=quiet)
-    wanted = wiring.target(target)
-    shown = wiring.host_key(wanted)
-    place, known = wiring.known_keys(wanted)
+    wanted = lookup.target(target)
+    shown = remote.host_key(wanted)
+    place, known = remote.known_keys(wanted)
     changed = shown not in known
     where = f"{place.file}, host {place.host}, port {place.port}"
     if changed:
@@ -63,7 +63,7 @@ def trust(
         story.tell(f"{target} shows [bold]{shown}[/]")
         if not fingerprint:
             confirm(f"add it to {where}", yes=yes, story=story)
-        wiring.remember_key(place, shown, replace=bool(others))
+        remote.remember_key(place, shown, replace=bool(others))
     document = {
         "schema": "edgecal.trust/1",
         "target": target,

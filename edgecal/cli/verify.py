@@ -40,10 +40,10 @@ def verify(
     """
     from rich.markup import escape
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import signing
 
     story = Story(as_json=as_json, quiet=quiet)
-    read, key = wiring.verify(bundle, keys)
+    read, key = signing.verify(bundle, keys)
     manifest = read.manifest
     names = list(manifest.targets) if manifest.targets is not None else None
     document = {

@@ -110,15 +110,15 @@ def worker(
 
     edgecal worker tcp://127.0.0.1:8786
     """
-    from edgecal.cli import wiring
     from edgecal.cli.interrupts import SIGNALLED
+    from edgecal.cli.wiring import clusters, lookup, machine, remote
     from edgecal.core.bandwidth import parse_rate
     from edgecal.errors import ClusterError, InputError
 
     story = Story(quiet=quiet, verbose=verbose)
     request = cluster_request(
         url,
-        wiring.project(),
+        lookup.project(),
         insecure=insecure_cluster,
         ca=ca,
         cert=cert,
@@ -133,18 +133,18 @@ def worker(
             remedy="give --inventory FILE: a worker touches nothing that was not written down",
         )
     targets = {} if inventory is None else _targets(inventory, on, story)
-    called = name or wiring.process_name()
+    called = name or machine.process_name()
     story.tell(
         f"worker {escape(printable(called))} may touch "
         + (escape(some_names(tuple(targets), verbose=verbose)) or "no target: it only measures")
     )
-    number = wiring.run_worker(
+    number = clusters.run_worker(
         request,
         name=called,
         targets=targets,
-        threads=threads or wiring.workers(),
+        threads=threads or machine.workers(),
         listen=listen,
-        world=wiring.world(
+        world=remote.world(
             limit_rate=parse_rate(limit_rate, source="--limit-rate") if limit_rate else None,
             connections=connections,
             transfers=transfers,
@@ -174,9 +174,9 @@ def _check_listen(listen: str | None, request: ClusterRequest) -> None:
 
 
 def _targets(inventory: Path, on: str | None, story: Story) -> dict[str, Target]:
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
 
-    found = wiring.inventory(inventory).inventory
+    found = lookup.inventory(inventory).inventory
     if on is None:
         return dict(found.targets)
     return hit_targets(on, found, story, asking="strangers")

@@ -293,7 +293,7 @@ def _gpu_verdict(
 
 
 def _who_could(platforms: Platforms, tensorrt: TensorRTVersion) -> str:
-    return f"{gpu_names(calibrators_for(platforms, tensorrt).gpus)} could"
+    return f"GPUs that could: {gpu_names(calibrators_for(platforms, tensorrt).gpus)}"
 
 
 def _steps(host: HostFacts, tensorrt: TensorRTVersion, platforms: Platforms) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import math
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from edgecal.core.findings import Finding, Severity
@@ -52,6 +53,8 @@ class Preprocess:
     dtype: Dtype = "float32"
     preset: str | None = None
     """Where the settings began; the others stand beside it, resolved."""
+    values_said: bool = field(default=False, compare=False)
+    """Whether mean, scale or preset was given, be it as it is by default; no setting itself."""
 
     @property
     def channels(self) -> int:
@@ -61,10 +64,14 @@ class Preprocess:
     def to_json(self) -> dict[str, object]:
         """Give every setting, defaults too, as the manifest records them."""
         return {
-            field.name: list(value) if isinstance(value, tuple) else value
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
+            name: list(value) if isinstance(value, tuple) else value
+            for name in SETTINGS
+            if (value := getattr(self, name)) is not None
         }
+
+
+SETTINGS: Final = tuple(one.name for one in fields(Preprocess) if one.compare)
+_OF_VALUES: Final = frozenset({"preset", "mean", "scale"})
 
 
 def parse_preprocess(
@@ -80,12 +87,11 @@ def parse_preprocess(
     InputError
         If a setting is unknown or its value does not fit.
     """
-    known = {field.name for field in fields(Preprocess)}
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in known:
+        if key not in SETTINGS:
             raise InputError(
-                f"unknown setting {key!r}; known are {', '.join(sorted(known))}",
+                f"unknown setting {key!r}; known are {', '.join(sorted(SETTINGS))}",
                 where=source,
                 remedy=_REMEDY,
             )
@@ -93,7 +99,9 @@ def parse_preprocess(
     if "preset" in values:
         settings: dict[str, Any] = dict(PRESETS[values["preset"]].settings)
         base = parse_preprocess(settings, source=source)
-    result = replace(base or Preprocess(), **values)
+    base = base or Preprocess()
+    said = base.values_said or not _OF_VALUES.isdisjoint(values)
+    result = replace(base, **values, values_said=said)
     for key in ("mean", "scale"):
         count = len(getattr(result, key))
         if count not in {1, result.channels}:
@@ -180,6 +188,22 @@ def assume_preprocess(inputs: Sequence[TensorInfo]) -> tuple[Preprocess, Finding
     )
 
 
+def judge_values(settings: Preprocess, inputs: Sequence[TensorInfo]) -> tuple[Finding, ...]:
+    """Say that pixels go in as they are, if nobody has spoken of it: few networks want that."""
+    if settings.values_said or not all(one.dtype.startswith("float") for one in inputs):
+        return ()
+    return (
+        Finding(
+            rule="pixels-as-they-are",
+            severity=Severity.WARNING,
+            subject=", ".join(one.name for one in inputs),
+            message="neither mean nor scale nor preset was given, so pixels go in from 0 to 255",
+            remedy=f"do what the application does: --scale {1 / 255:.8f} for 0 to 1, --preset "
+            "imagenet or another; --scale 1 if this is right",
+        ),
+    )
+
+
 def _parse_value(key: str, value: object, source: str) -> object:
     remedy = _REMEDY
     choices = {"color": Color, "layout": Layout, "dtype": Dtype, "fit": Fit}
@@ -200,7 +224,7 @@ def _parse_value(key: str, value: object, source: str) -> object:
         expected = "height and width in pixels, like [224, 224] or 224x224"
     else:
         numbers = _numbers(value, ",", float)
-        if numbers:
+        if numbers and all(map(math.isfinite, numbers)):
             return numbers[0] if key == "fill" else numbers
         expected = "a number, or one per channel"
     raise InputError(f"{key} wants {expected}, found {value!r}", where=source, remedy=remedy)

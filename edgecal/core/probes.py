@@ -404,10 +404,10 @@ def _libraries(answers: _Answers) -> tuple[TensorRTVersion, ...]:
     patch is the deb's.
     """
     debs = {_version(line.partition(" ")[2]) for line in answers.get("libnvinfer", ())}
-    patches = {_patch(version) for version in debs if version is not None}
+    patches = {version.major_minor_patch for version in debs if version is not None}
     matches = (_LIBRARY_FILE.fullmatch(path) for path in answers.get("libnvinfer_file", ()))
     files = {_version(match["version"]) for match in matches if match}
-    loose = {version for version in files if version and _patch(version) not in patches}
+    loose = {version for version in files if version and version.major_minor_patch not in patches}
     return tuple(sorted(version for version in debs | loose if version is not None))
 
 
@@ -461,13 +461,11 @@ def _with_build(
     same_patch = {
         known
         for known in (*libraries, packaged)
-        if known is not None and known.build is not None and _patch(known) == _patch(version)
+        if known is not None
+        and known.build is not None
+        and known.major_minor_patch == version.major_minor_patch
     }
     return same_patch.pop() if len(same_patch) == 1 else version
-
-
-def _patch(version: TensorRTVersion) -> tuple[int, int, int]:
-    return version.major, version.minor, version.patch
 
 
 def _version(text: str) -> TensorRTVersion | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -89,7 +90,7 @@ def settle_inputs(
             raise InputError(
                 f"input {name!r} is {by_x(tensor.shape)} in the network, found {by_x(one.shape)}",
                 where=one.source,
-                remedy="only dimensions shown as '?' can be chosen; for others export it again",
+                remedy=_remedy_for(tensor, one),
             )
     return tuple(
         replace(tensor, shape=given[tensor.name].shape) if tensor.name in given else tensor
@@ -114,6 +115,14 @@ def _parse(name: str, dimensions: object, source: str) -> Shape:
             else 'write it like input = "1x3x640x640", the batch first',
         )
     return tuple(int(size) for size in dimensions.split("x"))
+
+
+def _remedy_for(tensor: TensorInfo, given: GivenShape) -> str:
+    """Show what to type, if only the batch is missing."""
+    batched = (1, *given.shape)
+    if given.source == _OPTION and _fits(batched, tensor):
+        return f"the batch goes first: --shape {shlex.quote(f'{tensor.name}={by_x(batched)}')}"
+    return "only dimensions shown as '?' can be chosen; for others export it again"
 
 
 def _fits(shape: Shape, tensor: TensorInfo) -> bool:

@@ -11,28 +11,33 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgecal.core.agreement import FAR_ABOVE, compare_observed
+from edgecal.core.bounds import find_bounds
 from edgecal.core.coverage import is_whole, some
 from edgecal.core.findings import Finding, Severity
-from edgecal.core.tensors import activations, lasting_copies
-from edgecal.core.usable import LEVELS
+from edgecal.core.tensors import (
+    RESHAPING,
+    activations,
+    lasting_copies,
+    perhaps_joined,
+    perhaps_overwritten,
+)
+from edgecal.core.usable import usable_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from edgecal.core.graph import Graph, Node
+    from edgecal.core.graph import Graph
     from edgecal.core.versions import TensorRTVersion
 
 RULE: Final = "stale-cache"
 
 _LEGACY: Final = "LegacyCalibration"
 """Its tables show no copying of scales."""
-
-_FIRST_MEASURED_CONCAT: Final = 10
 
 _SAME: Final = 1.01
 """Scales of one value are equal to the bit; tools that print decimals lose some digits."""
@@ -53,10 +58,6 @@ not."""
 _CONCLUSIVE_TOGETHER: Final = 3
 """So many contradictions that have no tensor in common, of more than one kind."""
 
-_FAR_ABOVE: Final = 4.0
-_FAR_BELOW: Final = 1 / 16
-"""What was seen against the cache's range: entropy2 clips a tail, seldom to a quarter; a few
-samples reach less far than all, seldom less than a 16th."""
 _OFF_SUSPICIOUS: Final = 0.15
 _OFF_CONCLUSIVE: Final = 0.35
 _FEWEST_OFF: Final = 3
@@ -77,24 +78,6 @@ Where ranges are hardly apart ranks mean nothing, but the cache's are then close
 _GENERATED: Final = re.compile(r"(?P<stem>|input\.|onnx::[A-Za-z]+_)(?P<number>[0-9]{1,9})")
 """Names that PyTorch counts, through all tensors of an export."""
 _FEWEST_SHIFTED: Final = 3
-
-_BOUNDED_BY_ONE: Final = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Softsign"}) | {
-    "Erf",
-    "Sin",
-    "Cos",
-}
-_SAME_VALUES: Final = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}) | {
-    "Identity"
-}
-_WITHIN_INPUT: Final = _SAME_VALUES | {
-    "AveragePool",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "MaxPool",
-    "Relu",
-    "Slice",
-    "Split",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,13 +143,6 @@ def find_staleness(
         )
         for one in found
     )
-
-
-def usable_ranges(scales: Mapping[str, float]) -> dict[str, float]:
-    """Give the amax of every entry that has one, in real units."""
-    return {
-        name: scale * LEVELS for name, scale in scales.items() if math.isfinite(scale) and scale > 0
-    }
 
 
 def _conclusive(evidence: _Evidence) -> bool:
@@ -292,29 +268,15 @@ def _same_values(
     ranges: Mapping[str, float], graph: Graph, tensorrt: TensorRTVersion | None
 ) -> _Evidence | None:
     """Compare tensors that hold the same values in another shape, unless one was overwritten."""
-    overwritten = _overwritten(graph, tensorrt)
+    overwritten = perhaps_overwritten(graph, tensorrt)
     pairs = [
         (node.outputs[0], node.inputs[0])
         for node in graph.nodes
-        if node.op_type in _SAME_VALUES
+        if node.op_type in RESHAPING
         and node.inputs[0] not in graph.constants
         and overwritten.isdisjoint((node.inputs[0], node.outputs[0]))
     ]
     return _unequal(ranges, pairs, "tensors differ from the ones that they only reshape")
-
-
-def _overwritten(graph: Graph, tensorrt: TensorRTVersion | None) -> set[str]:
-    """Name all tensors whose scale may be another's, by any release if it is not known which."""
-    pools = {"GlobalAveragePool", "GlobalMaxPool", "MaxPool", "AveragePool"}
-    pooled = {node.outputs[0] for node in graph.nodes if node.op_type in pools}
-    return pooled | _joined(graph, tensorrt)
-
-
-def _joined(graph: Graph, tensorrt: TensorRTVersion | None) -> set[str]:
-    """Name inputs of Concat, if they may have its scale: between 8.0 and 10 nobody knows."""
-    if tensorrt is not None and tensorrt.major >= _FIRST_MEASURED_CONCAT:
-        return set()
-    return {name for node in graph.nodes if node.op_type == "Concat" for name in node.inputs}
 
 
 def _unequal(
@@ -343,10 +305,10 @@ def _bounded(
     ranges: Mapping[str, float], graph: Graph, tensorrt: TensorRTVersion | None
 ) -> _Evidence | None:
     """Look for ranges wider than an operator's output can be."""
-    joined = _joined(graph, tensorrt)
+    joined = perhaps_joined(graph, tensorrt)
     limits = {
         name: limit
-        for name, limit in _limits(graph).items()
+        for name, limit in find_bounds(graph).items()
         if name in ranges and name not in joined
     }
     wrong = [name for name, limit in limits.items() if ranges[name] > _ABOVE_BOUND * limit]
@@ -359,38 +321,6 @@ def _bounded(
         contradictions=tuple((name,) for name in wrong),
         compared=len(limits),
     )
-
-
-def _limits(graph: Graph) -> dict[str, float]:
-    """Give the largest magnitude of each tensor that has one by construction."""
-    limits: dict[str, float] = {}
-    for node in graph.nodes:
-        limit = math.inf
-        if node.op_type in _BOUNDED_BY_ONE:
-            limit = 1.0
-        elif node.op_type == "Clip":
-            limit = max((abs(end) for end in _clip_limits(node, graph)), default=math.inf)
-        elif node.op_type in _WITHIN_INPUT:
-            limit = limits.get(node.inputs[0], math.inf)
-        elif node.op_type == "Concat":
-            limit = max(limits.get(name, math.inf) for name in node.inputs)
-        if 0 < limit < math.inf:
-            limits.update((name, limit) for name in node.outputs if name)
-    return limits
-
-
-def _clip_limits(node: Node, graph: Graph) -> tuple[float, ...]:
-    """Give both ends of a Clip; nothing where one is open or not known."""
-    ends = []
-    for index, word in ((1, "min"), (2, "max")):
-        end: object = node.attributes.get(word)
-        if len(node.inputs) > index and node.inputs[index] in graph.constants:
-            value = graph.constants[node.inputs[index]]
-            end = float(value.reshape(-1)[0]) if value.size == 1 else None
-        if not isinstance(end, int | float) or not abs(end) < float(np.finfo(np.float32).max):
-            return ()
-        ends.append(float(end))
-    return tuple(ends)
 
 
 def _constants(ranges: Mapping[str, float], graph: Graph) -> _Evidence | None:
@@ -422,58 +352,6 @@ def _constants(ranges: Mapping[str, float], graph: Graph) -> _Evidence | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """How a cache's ranges compare with what a few samples reached."""
-
-    compared: int
-    far_off: tuple[str, ...]
-    """Tensors that reached more than 4 times their range, or less than a 16th of it."""
-    median: float
-    """Reached over range, of the median tensor."""
-    typical: float
-    """The same factor taken either way, at least 1."""
-    correlation: float
-    """Of ranks, 1 where tensors that reach further also have the wider ranges."""
-
-
-def compare_observed(
-    ranges: Mapping[str, float],
-    graph: Graph,
-    tensorrt: TensorRTVersion | None,
-    observed: Mapping[str, float],
-) -> Agreement:
-    """Hold the cache's ranges (127 times the scale) against the largest magnitudes of a pass."""
-    joined = _overwritten(graph, tensorrt)
-    factors = {
-        name: reached / ranges[name]
-        for name, reached in observed.items()
-        if name in ranges and name not in joined and math.isfinite(reached) and reached > 0
-    }
-    return Agreement(
-        compared=len(factors),
-        far_off=tuple(
-            name for name, factor in factors.items() if not _FAR_BELOW <= factor <= _FAR_ABOVE
-        ),
-        median=median(factors.values()) if factors else 1.0,
-        typical=median(max(one, 1 / one) for one in factors.values()) if factors else 1.0,
-        correlation=_correlation(
-            [observed[name] for name in factors], [ranges[name] for name in factors]
-        ),
-    )
-
-
-def _correlation(left: Sequence[float], right: Sequence[float]) -> float:
-    """Give Spearman's coefficient; 1 where all of one side are equal, and nothing speaks."""
-    ranks = []
-    for side in (left, right):
-        _, place, count = np.unique(np.asarray(side), return_inverse=True, return_counts=True)
-        if len(count) < 2:
-            return 1.0
-        ranks.append((np.cumsum(count) - (count - 1) / 2)[place])
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
 def _observed(
     ranges: Mapping[str, float],
     graph: Graph,
@@ -492,7 +370,7 @@ def _observed(
             off >= _FEWEST_OFF and off >= _OFF_CONCLUSIVE * compared
         ) or found.typical >= _MEDIAN_CONCLUSIVE
         messages.append(
-            f"{off} of {compared} tensors reach more than {_FAR_ABOVE:g} times their range or less "
+            f"{off} of {compared} tensors reach more than {FAR_ABOVE:g} times their range or less "
             f"than a 16th of it, and the median tensor is off by a factor of {found.typical:.3g}"
         )
     if (

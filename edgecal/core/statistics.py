@@ -98,8 +98,19 @@ def _why_no_scale(histogram: Histogram) -> str:
     return ""
 
 
-def judge_statistics(histograms: Mapping[str, Histogram], *, samples: int) -> tuple[Finding, ...]:
-    """Say what is odd about the data that was seen."""
+def judge_statistics(
+    histograms: Mapping[str, Histogram],
+    *,
+    samples: int,
+    judging: Mapping[str, int] | None = None,
+) -> tuple[Finding, ...]:
+    """Say what is odd about the data that was seen.
+
+    Parameters
+    ----------
+    judging
+        By tensor: how many values were NaN or infinite in samples that INT8 is judged by.
+    """
     findings = []
     if samples < _FEW_SAMPLES:
         findings.append(
@@ -119,7 +130,9 @@ def judge_statistics(histograms: Mapping[str, Histogram], *, samples: int) -> tu
                     rule="non-finite-activation",
                     severity=Severity.WARNING,
                     subject=name,
-                    message=f"{histogram.non_finite} values were NaN or infinite, and left out",
+                    message=f"{histogram.non_finite} "
+                    f"value{' was' if histogram.non_finite == 1 else 's were'} NaN or infinite, "
+                    "and left out",
                     remedy="look at the data and at this tensor; masks should use a finite minimum",
                 )
             )
@@ -133,6 +146,19 @@ def judge_statistics(histograms: Mapping[str, Histogram], *, samples: int) -> tu
                     remedy="give more varied data; a branch that is always so is better removed",
                 )
             )
+    told = {name for name, histogram in histograms.items() if histogram.non_finite}
+    findings += [
+        Finding(
+            rule="non-finite-activation",
+            severity=Severity.WARNING,
+            subject=name,
+            message=f"{count} value{' was' if count == 1 else 's were'} NaN or infinite in samples "
+            "that INT8 is judged by",
+            remedy="look at the data and at this tensor; masks should use a finite minimum",
+        )
+        for name, count in (judging or {}).items()
+        if name not in told
+    ]
     return tuple(findings)
 
 

@@ -25,6 +25,12 @@ _FIRST_REDUCED_GLOBAL_POOL: Final = (8, 0)
 """From here on GlobalAveragePool is a Reduce layer and measured on its own (ResNet-18 on 8.0.3)."""
 _LAST_SHARED_CONCAT: Final = (8, 0)
 """Up to here inputs of Concat take its output's scale; 10.x copies nothing; 8.2 to 8.6 unknown."""
+_FIRST_MEASURED_CONCAT: Final = 10
+
+RESHAPING: Final = frozenset(
+    {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+)
+"""Operators whose output holds the values of their input, in another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,20 @@ def lasting_copies(graph: Graph, tensorrt: TensorRTVersion) -> tuple[Copy, ...]:
         for position, copy in enumerate(overwritten)
         if last[copy.tensor] == position and last.get(copy.source, -1) < position
     )
+
+
+def perhaps_overwritten(graph: Graph, tensorrt: TensorRTVersion | None) -> set[str]:
+    """Name all tensors whose scale may be another's, by any release if it is not known which."""
+    pools = {"GlobalAveragePool", "GlobalMaxPool", "MaxPool", "AveragePool"}
+    pooled = {node.outputs[0] for node in graph.nodes if node.op_type in pools}
+    return pooled | perhaps_joined(graph, tensorrt)
+
+
+def perhaps_joined(graph: Graph, tensorrt: TensorRTVersion | None) -> set[str]:
+    """Name inputs of Concat, if they may have its scale: between 8.0 and 10 nobody knows."""
+    if tensorrt is not None and tensorrt.major >= _FIRST_MEASURED_CONCAT:
+        return set()
+    return {name for node in graph.nodes if node.op_type == "Concat" for name in node.inputs}
 
 
 def _may_be_float(graph: Graph, name: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from edgecal.core.cache import entry_of_scale
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from edgecal.core.cache import Entry
 
@@ -32,6 +33,13 @@ def is_zero(entry: Entry) -> bool:
 def amax_of(entry: Entry) -> float:
     """Give the largest absolute value that the entry lets through."""
     return entry.scale * LEVELS
+
+
+def usable_ranges(scales: Mapping[str, float]) -> dict[str, float]:
+    """Give the amax of every entry that has one, in real units."""
+    return {
+        name: scale * LEVELS for name, scale in scales.items() if math.isfinite(scale) and scale > 0
+    }
 
 
 def usable_entry(tensor: str, scale: float, *, where: str) -> Entry:

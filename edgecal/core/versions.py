@@ -47,8 +47,13 @@ class TensorRTVersion:
         """What a calibration cache is bound to, such as `8.5`."""
         return f"{self.major}.{self.minor}"
 
+    @property
+    def major_minor_patch(self) -> str:
+        """The version without its build number, which not everybody tells, such as `8.5.2`."""
+        return f"{self.major_minor}.{self.patch}"
+
     def __str__(self) -> str:
-        text = f"{self.major}.{self.minor}.{self.patch}"
+        text = self.major_minor_patch
         return text if self.build is None else f"{text}.{self.build}"
 
     def __lt__(self, other: object) -> bool:

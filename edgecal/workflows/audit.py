@@ -6,17 +6,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edgecal.core.audit import (
-    ActiveRelease,
-    AuditReport,
-    BundleFacts,
-    Fit,
-    LastFacts,
-    TargetState,
-    audit,
-    recorded_files,
-)
+from edgecal.core.audit import AuditReport, audit
+from edgecal.core.drift import recorded_files
 from edgecal.core.probes import parse_probe
+from edgecal.core.target_state import ActiveRelease, BundleFacts, Fit, LastFacts, TargetState
 from edgecal.errors import CommandError, EdgecalError
 from edgecal.workflows.check import check_on, look_at_cache
 from edgecal.workflows.device import Device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edgecal.core.amax import (
     ALGORITHMS,
@@ -44,13 +44,14 @@ from edgecal.core.statistics import (
 from edgecal.core.tensors import activations, constant_entries, copies
 from edgecal.core.trt_job import ALGORITHMS as CALIBRATORS
 from edgecal.errors import BundleError, InputError
-from edgecal.workflows.choosing import choose
+from edgecal.workflows.choosing import EQUAL, choose
 from edgecal.workflows.collect import (
     AUTO,
     CalibrateOptions,
     JudgingRun,
     Statistics,
     collect_statistics,
+    sound_runs,
 )
 from edgecal.workflows.explicit import make_explicit
 from edgecal.workflows.judging import batch_of
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
     from edgecal.workflows.choosing import Choice
     from edgecal.workflows.collect import Spread
     from edgecal.workflows.resume import Keeper
+
+_KEPT: Final = "that of the bundle it was derived from"
 
 
 class Measured(Protocol):
@@ -95,6 +98,11 @@ class Measured(Protocol):
     @property
     def samples(self) -> int:
         """Count the samples."""
+        ...
+
+    @property
+    def not_finite(self) -> Mapping[str, int]:
+        """Count NaNs and infinities in samples to judge by."""
         ...
 
 
@@ -226,6 +234,19 @@ def recalibrate(
     return statistics, tuple(_derived(one, parent, source) for one in made)
 
 
+def with_algorithm_of(before: CalibrationRecord, options: CalibrateOptions) -> CalibrateOptions:
+    """Take the algorithm that a bundle has, unless only TensorRT has it."""
+    if before.algorithm not in ALGORITHMS:
+        return options
+    why, percentile = before.chosen_by, before.parameters.get("percentile")
+    return replace(
+        options,
+        algorithm=before.algorithm,
+        percentile=percentile if isinstance(percentile, float) else options.percentile,
+        chosen_by=why if why.startswith(_KEPT) else f"{_KEPT}, {why}",
+    )
+
+
 def _derived(one: Calibration, parent: Parent, source: str) -> Calibration:
     """Say whose numbers they are: still those of whoever ran the network over the data."""
     before = parent.manifest.calibration
@@ -271,9 +292,12 @@ def _statistics_of(bundle: BundleFiles, source: str) -> Statistics:
     with bundle.open(GOLDEN_FILE) as stream:
         golden = parse_golden(stream.read(), source=f"{source}/{GOLDEN_FILE}")
     data = manifest.data
+    runs, not_finite = sound_runs(
+        tuple(JudgingRun(inputs=dict(run.inputs), fp32=dict(run.fp32)) for run in golden)
+    )
     return Statistics(
         histograms=histograms,
-        runs=tuple(JudgingRun(inputs=dict(run.inputs), fp32=dict(run.fp32)) for run in golden),
+        runs=runs,
         held_out=manifest.golden.held_out,
         samples=data.samples,
         held_out_samples=data.held_out,
@@ -281,6 +305,7 @@ def _statistics_of(bundle: BundleFiles, source: str) -> Statistics:
         batch_size=data.batch_size,
         data_digest=data.digest,
         first=data.first,
+        not_finite=not_finite,
     )
 
 
@@ -427,7 +452,9 @@ def derive_calibration(
         record=CalibrationRecord(
             algorithm=choice.name,
             parameters={"percentile": options.percentile} if choice.name == "percentile" else {},
-            chosen_by=_reason(choice, statistics) if options.algorithm == AUTO else "given",
+            chosen_by=_reason(choice, statistics)
+            if options.algorithm == AUTO
+            else options.chosen_by,
             candidates=dict(choice.errors),
             backend=backend.name,
             backend_version=backend.version,
@@ -498,7 +525,9 @@ def _judge(
     given = {one.name for one in overridden}
     findings = tuple(
         finding
-        for finding in judge_statistics(statistics.histograms, samples=statistics.samples)
+        for finding in judge_statistics(
+            statistics.histograms, samples=statistics.samples, judging=statistics.not_finite
+        )
         if finding.rule != "no-range" or finding.subject not in given
     )
     if algorithm not in KL_ALGORITHMS:
@@ -518,4 +547,6 @@ def _reason(choice: Choice, statistics: Measured) -> str:
     )
     if choice.dropped:
         reason += f"; on {choice.heats} of them {told(choice.dropped)}, so no more were run"
+    if choice.errors[choice.name] > min(choice.errors.values()):
+        reason += f"; within {EQUAL - 1:.0%} all count as equal, and {choice.name} comes first"
     return reason

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgecal.core.agreement import Agreement, compare_observed
 from edgecal.core.batching import fixed_batch, runs_of
 from edgecal.core.coverage import Coverage, check_coverage
-from edgecal.core.staleness import Agreement, compare_observed, find_staleness, usable_ranges
+from edgecal.core.staleness import find_staleness
 from edgecal.core.tensors import activations
+from edgecal.core.usable import usable_ranges
 from edgecal.errors import DatasetError
 
 if TYPE_CHECKING:

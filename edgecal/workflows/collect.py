@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -29,13 +30,13 @@ from edgecal.workflows.reading import Reader
 from edgecal.workflows.resume import unkept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from edgecal.core.graph import Graph, TensorInfo
     from edgecal.core.manifest import Digest
-    from edgecal.ports import Backend, Dataset, Network
+    from edgecal.ports import Backend, Dataset, Network, Sample
     from edgecal.workflows.resume import Keeper
 
 AUTO: Final = "auto"
@@ -56,6 +57,8 @@ class CalibrateOptions:
     workers: int = 1
     fp16: bool = True
     """Whether a network with Q/DQ pairs is typed float16 where it is not quantized."""
+    chosen_by: str = "given"
+    """Why it is this algorithm, for the manifest; `auto` has its own reasons."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class Statistics:
     batch_size: int
     data_digest: Digest
     first: tuple[str, ...]
+    not_finite: Mapping[str, int] = field(default_factory=dict)
+    """By input and output: how many values of the samples to judge by were NaN or infinite."""
 
 
 class Collector(Protocol):
@@ -89,8 +94,8 @@ class Collector(Protocol):
         """Count on top of what was measured before."""
         ...
 
-    def add(self, number: int, batch: Arrays) -> None:
-        """Take one batch; waits while all workers are busy."""
+    def add(self, number: int, batch: Arrays, name: str) -> None:
+        """Take one batch, called so in errors; waits while all workers are busy."""
         ...
 
     def wait(self) -> None:
@@ -190,9 +195,8 @@ def collect_statistics(
                 if before is not None and number in before.done:
                     progress("reading again", reader.samples, before.reading.samples)
                     continue
-                collector.add(
-                    number, stack([one.arrays for one in samples], source=samples[0].name)
-                )
+                batch = stack([one.arrays for one in samples], source=samples[0].name)
+                collector.add(number, batch, _name(samples))
                 progress("calibrating", reader.samples, total)
                 keeper.tick()
             collector.wait()
@@ -202,7 +206,15 @@ def collect_statistics(
             keeper.settle(whole)
             judged = reader.held if reader.holds_out else reader.early
             inputs = runs_of([sample.arrays for sample in judged], batch=fixed or 1)
-            runs = tuple(pool.map(lambda one: _judge(backend.graph, network, one), inputs))
+            runs, not_finite = sound_runs(
+                tuple(
+                    pool.map(
+                        lambda one, first: _judge(backend.graph, network, one, first.name),
+                        inputs,
+                        judged[:: fixed or 1],
+                    )
+                )
+            )
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -218,6 +230,7 @@ def collect_statistics(
         batch_size=batch_size,
         data_digest=reader.digest,
         first=tuple(sample.name for sample in reader.early),
+        not_finite=not_finite,
     )
 
 
@@ -242,8 +255,9 @@ def _so_far(of: Mapping[str, str], reader: Reader, collector: Collector) -> Chec
     return Checkpoint(of=of, reading=reading, done=done, histograms=histograms)
 
 
-def _judge(graph: Graph, network: Network, inputs: Arrays) -> JudgingRun:
-    values = network.run(inputs)
+def _judge(graph: Graph, network: Network, inputs: Arrays, name: str) -> JudgingRun:
+    with _naming(name):
+        values = network.run(inputs)
     # copies, since a small array of the runtime's may keep the memory of a whole run from reuse
     fp32 = {
         output.name: values[output.name].copy()
@@ -256,6 +270,33 @@ def _judge(graph: Graph, network: Network, inputs: Arrays) -> JudgingRun:
             remedy="export it with the tensors before its last operators as outputs",
         )
     return JudgingRun(inputs=inputs, fp32=fp32)
+
+
+def sound_runs(runs: tuple[JudgingRun, ...]) -> tuple[tuple[JudgingRun, ...], dict[str, int]]:
+    """Leave out runs with a NaN or an infinity, and count these; all stay if none is sound.
+
+    Why leave them out: INT8 makes numbers of them, so that one broken sample would outweigh all
+    others, and as a golden run no engine would pass it.
+
+    Returns
+    -------
+    tuple, dict
+        The runs to judge by; by tensor the values that were no numbers, in all of them.
+    """
+    counts: dict[str, int] = {}
+    sound = []
+    for run in runs:
+        found = {
+            name: len(value.ravel()) - int(np.isfinite(value).sum())
+            for name, value in (*run.inputs.items(), *run.fp32.items())
+            if value.dtype.kind == "f"
+        }
+        for name, count in found.items():
+            if count:
+                counts[name] = counts.get(name, 0) + count
+        if not any(found.values()):
+            sound.append(run)
+    return tuple(sound) or runs, counts
 
 
 class _Collector:
@@ -310,16 +351,16 @@ class _Collector:
         shares[0].done.update(before.done)
         self._open(shares)
 
-    def add(self, number: int, batch: Arrays) -> None:
-        """Take one batch; waits while all workers are busy."""
+    def add(self, number: int, batch: Arrays, name: str) -> None:
+        """Take one batch, called so in errors; waits while all workers are busy."""
         if not self._shares:
-            self._start(number, batch)
+            self._start(number, batch, name)
             return
         while len(self._running) >= 2 * self._workers:
             done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-        self._running.add(self._pool.submit(self._collect, number, batch))
+        self._running.add(self._pool.submit(self._collect, number, batch, name))
 
     def wait(self) -> None:
         """Wait for every batch."""
@@ -345,8 +386,8 @@ class _Collector:
                         merged[View(name, clamp)] = merge_histograms(filter(None, parts))
         return (frozenset(done), merged) if done else None
 
-    def _start(self, number: int, batch: Arrays) -> None:
-        values = self._values(batch)
+    def _start(self, number: int, batch: Arrays, name: str) -> None:
+        values = self._values(batch, name)
         shares = self._shares_of(
             {
                 View(name, clamp): start_histogram(value, clamp)
@@ -357,16 +398,17 @@ class _Collector:
         shares[0].add(number, values, samples=_count(batch))
         self._open(shares)
 
-    def _collect(self, number: int, batch: Arrays) -> None:
-        values = self._values(batch)
+    def _collect(self, number: int, batch: Arrays, name: str) -> None:
+        values = self._values(batch, name)
         share = self._spare.get()
         try:
             share.add(number, values, samples=_count(batch))
         finally:  # whoever waits for it would wait for ever
             self._spare.put(share)
 
-    def _values(self, batch: Arrays) -> Arrays:
-        return values_of(self._network, self._clamps, batch)
+    def _values(self, batch: Arrays, name: str) -> Arrays:
+        with _naming(name):
+            return values_of(self._network, self._clamps, batch)
 
     def _shares_of(self, starts: Mapping[View, Histogram]) -> tuple[_Share, ...]:
         """Give one worker what there is, and the others the same ranges with nothing in them."""
@@ -402,6 +444,21 @@ class _Collector:
         for one in shares:
             self._spare.put(one)
         self._shares = shares
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say which sample it was that a network could not run on."""
+    try:
+        yield
+    except ModelError as error:
+        error.where = f"{error.where} on sample {name}"
+        raise
+
+
+def _name(samples: Sequence[Sample]) -> str:
+    others = f" and {len(samples) - 1} more" if len(samples) > 1 else ""
+    return samples[0].name + others
 
 
 def _count(batch: Arrays) -> int:

@@ -21,8 +21,8 @@ from edgecal.workflows.world import utc_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgecal.core.audit import LastFacts
     from edgecal.core.platforms import Platforms
+    from edgecal.core.target_state import LastFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

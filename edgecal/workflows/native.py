@@ -254,7 +254,9 @@ def _judge(
     given: Mapping[str, Override],
 ) -> Iterator[Finding]:
     told = set()
-    for finding in judge_statistics(statistics.histograms, samples=statistics.samples):
+    for finding in judge_statistics(
+        statistics.histograms, samples=statistics.samples, judging=statistics.not_finite
+    ):
         if finding.rule != "no-range":
             yield finding
         elif finding.subject in missing:

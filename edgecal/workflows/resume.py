@@ -137,7 +137,7 @@ class Keeper:
             return
         long_enough = self._clock() >= self._long_enough
         stopped = isinstance(error, KeyboardInterrupt)
-        kept = (long_enough or (stopped and not self._spared)) and self._keep()
+        kept = (long_enough or (stopped and not self._spared)) and self._keep_at_last()
         if kept or (stopped and self._resumed):
             self._tell(
                 f"what was measured is kept in {self.where}; the same command with --resume goes "
@@ -145,6 +145,12 @@ class Keeper:
             )
         elif stopped and self._spared:
             self._tell(f"the unfinished pass before this one is still kept in {self.where}")
+
+    def _keep_at_last(self) -> bool:
+        try:
+            return self._keep()
+        except KeyboardInterrupt:  # the impatient press Ctrl-C twice: the second is no new wish
+            return self._keep()
 
     def _keep(self) -> bool:
         measured = self._measured()

@@ -161,10 +161,10 @@ class _ShardedCollector:
         self._local.resume(before, source=source)
         self._ranges = {view: one.range_end for view, one in before.histograms.items()}
 
-    def add(self, number: int, batch: Arrays) -> None:
-        """Take one batch; waits while all workers are busy."""
+    def add(self, number: int, batch: Arrays, name: str) -> None:
+        """Take one batch, called so in errors here; waits while all workers are busy."""
         if self._first is None:
-            self._begin(number, batch)
+            self._begin(number, batch, name)
             return
         self._open.append((number, batch))
         held = sum(value.nbytes for _, one in self._open for value in one.values())
@@ -196,10 +196,10 @@ class _ShardedCollector:
             for view, one in local[1].items()
         }
 
-    def _begin(self, number: int, batch: Arrays) -> None:
+    def _begin(self, number: int, batch: Arrays, name: str) -> None:
         self._first = batch
         self._proof = proof_of(self._network, self._clamps, batch)
-        self._local.add(number, batch)
+        self._local.add(number, batch, name)
         measured = self._local.measured()
         if not self._ranges and measured is not None:
             self._ranges = {view: one.range_end for view, one in measured[1].items()}

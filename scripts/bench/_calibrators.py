@@ -119,7 +119,7 @@ def _plain(contender: Contender, network: Path, data: Path) -> Outcome:
 def _edgecal(contender: Contender, network: Path, data: Path) -> Outcome:
     import edgecal.adapters.datasets
     import edgecal.adapters.ort_backend  # noqa: F401 - imported before the clock starts
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import datasets, machine, networks
     from edgecal.core.cache import parse_cache
     from edgecal.core.manifest import CACHE_FILE
     from edgecal.core.versions import parse_tensorrt
@@ -134,13 +134,13 @@ def _edgecal(contender: Contender, network: Path, data: Path) -> Outcome:
             passed = time.perf_counter() - started
 
     started = time.perf_counter()
-    model = wiring.model(network)
-    backend = wiring.backend(model)
-    source = wiring.dataset(
+    model = networks.model(network)
+    backend = networks.backend(model)
+    source = datasets.open_dataset(
         str(data), model.graph.inputs, preprocess=None, skip_unreadable=False, limit=None
     )
     options = CalibrateOptions(
-        algorithm=contender.method, workers=1 if contender.one_thread else wiring.workers()
+        algorithm=contender.method, workers=1 if contender.one_thread else machine.workers()
     )
     _, (made,) = calibrate(backend, source, [parse_tensorrt(_TENSORRT)], options, watch)
     seconds = time.perf_counter() - started
@@ -258,8 +258,8 @@ def main() -> None:
     given = parser.parse_args()
     contender = next(one for one in CONTENDERS if one.name == given.contender)
     if contender.without_numba:
-        # its import fails then, as if it were absent
-        sys.modules["numba"] = None  # type: ignore[assignment]
+        # its import fails then, and that of what it brings, as if they were absent
+        sys.modules.update(dict.fromkeys(("numba", "llvmlite")))  # type: ignore[arg-type]
     # rather fail than take what others use
     most = int(0.9 * _memory("meminfo", "MemAvailable"))
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))

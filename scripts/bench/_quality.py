@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgecal.cli import wiring
+from edgecal.cli.wiring import networks
 from edgecal.core.placement import place_pairs
 from edgecal.core.quant import Sqnr, sqnr
 
@@ -24,11 +24,11 @@ class Judge:
     """Holds INT8 against float32 on the same pictures."""
 
     def __init__(self, network: Path, pictures: NDArray[np.float32]) -> None:
-        model = wiring.model(network)
-        self._backend = wiring.backend(model)
+        model = networks.model(network)
+        self._backend = networks.backend(model)
         self._input, self._output = model.graph.inputs[0].name, model.graph.outputs[0].name
         self._pictures = pictures
-        plain = wiring.run_onnx(network)
+        plain = networks.run_onnx(network)
         self._wanted = [plain.run(feeds)[self._output] for feeds in self._feeds()]
         placed = place_pairs(model.graph, dict.fromkeys(model.graph.tensors, _ANY))
         self.tensors = frozenset(pair.tensor for pair in placed.activations)

@@ -25,7 +25,7 @@ import onnx
 from _networks import depthwise
 from _workplace import CHECKOUT, TORCH, Workplace, add_workplace
 
-from edgecal.cli import wiring
+from edgecal.cli.wiring import datasets, lookup, machine, networks
 from edgecal.core.amax import ALGORITHMS
 from edgecal.core.cache import parse_cache
 from edgecal.core.manifest import CACHE_FILE
@@ -58,7 +58,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 def read_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Read pictures as the demo's network wants them, and their classes."""
-    recipe = parse_preprocess(wiring.read_toml(_DEMO / "preprocess.toml"), source="preprocess.toml")
+    recipe = parse_preprocess(lookup.read_toml(_DEMO / "preprocess.toml"), source="preprocess.toml")
     pixels = read_idx(folder / f"{split}-images-idx3-ubyte.gz")[:, np.newaxis].astype(np.float32)
     pixels = (pixels - np.float32(recipe.mean[0])) * np.float32(recipe.scale[0])
     return pixels, read_idx(folder / f"{split}-labels-idx1-ubyte.gz")
@@ -99,15 +99,15 @@ def measure(
     network: Path, calibration: Path, pixels: NDArray[np.float32], labels: NDArray[np.uint8]
 ) -> dict[str, Any]:
     """Calibrate by each algorithm and count."""
-    model = wiring.model(network)
-    backend = wiring.backend(model)
+    model = networks.model(network)
+    backend = networks.backend(model)
     counts: dict[str, int] = {}
     chosen = ""
     for algorithm in (AUTO, *ALGORITHMS):
-        source = wiring.dataset(
+        source = datasets.open_dataset(
             str(calibration), model.graph.inputs, preprocess=None, skip_unreadable=False, limit=None
         )
-        options = CalibrateOptions(algorithm=algorithm, workers=wiring.workers())
+        options = CalibrateOptions(algorithm=algorithm, workers=machine.workers())
         versions = [parse_tensorrt(_TENSORRT)]
         _, (made,) = calibrate(backend, source, versions, options, lambda *_told: None)
         cache = parse_cache(made.files[CACHE_FILE])
@@ -116,7 +116,7 @@ def measure(
         if algorithm == AUTO:
             chosen = f"{made.record.algorithm}, {made.record.chosen_by}"
     return {
-        "float32": correct(wiring.run_onnx(network), pixels, labels),
+        "float32": correct(networks.run_onnx(network), pixels, labels),
         "int8": counts,
         "chosen": chosen,
         "of": len(labels),

@@ -305,6 +305,7 @@ class TestArrays:
         error = refuse(npy(tmp_path / "a.npy", array))
         assert said in error.what
         assert error.where.startswith(str(tmp_path / "a.npy"))
+        assert ("ascontiguousarray" in error.remedy) == ("Fortran" in error.what)
 
     @pytest.mark.parametrize(
         "array",
@@ -434,6 +435,13 @@ def ragged():
 def words():
     yield "four words and more"
 
+def batched():
+    yield [[1, 2, 3, 4]]
+
+def quits():
+    yield [1, 2, 3, 4]
+    raise SystemExit(7)
+
 def wrong():
     yield np.zeros(5)
 
@@ -488,12 +496,15 @@ class TestGenerators:
             ("breaks", "the generator raised KeyError: 'photo 17'"),
             ("breaks_at_once", "the generator raised OSError: no such camera"),
             ("needs", "missing 1 required positional argument"),
-            ("constant", "'int' object is not callable"),
+            ("constant", "expected a function, found int"),
             ("absent", "no attribute 'absent'"),
             ("ragged", "the sample is no array"),
-            ("words", "wants samples of 4, found single numbers"),
+            ("words", "input 'x' wants numbers, found an array of <U19"),
+            ("batched", "wants samples of 4, found 1x4"),
+            ("quits", "the generator raised SystemExit: 7"),
             ("wrong", "wants samples of 4, found 5"),
             ("nothing", "returned NoneType, not samples"),
+            ("empty", "the function gave no sample"),
         ],
     )
     def test_that_go_wrong_say_how(self, generators: str, function: str, said: str) -> None:
@@ -504,6 +515,16 @@ class TestGenerators:
     def test_that_raise_name_the_line(self, generators: str) -> None:
         line = MODULE.splitlines().index('    raise KeyError("photo 17")') + 1
         assert f"{generators}.py:{line}" in refuse(f"{generators}:breaks").what
+
+    def test_that_never_ran_name_no_line_of_ours(self, generators: str) -> None:
+        assert ".py" not in refuse(f"{generators}:needs").what
+
+    def test_that_yield_batches_are_told_to_leave_the_batch_out(self, generators: str) -> None:
+        assert "leave the batch axis out" in refuse(f"{generators}:batched").remedy
+
+    def test_whose_module_has_a_mistake_are_told_to_correct_it(self, generators: str) -> None:
+        assert generators
+        assert refuse("broken_module:f").remedy == "correct the module"
 
     def test_for_two_inputs_must_name_them(self, generators: str) -> None:
         assert "no array for input 'left'" not in refuse(f"{generators}:arrays", PAIR).what

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgecal.adapters.facts_cache import FactsCache, state_folder
+from edgecal.adapters.facts_cache import FactsCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,14 +167,3 @@ def test_answers_stored_at_once_leave_a_whole_one(cache: FactsCache) -> None:
     found = cache.load("jet")
     assert found is not None
     assert found[0] in answers
-
-
-def test_the_folder_is_where_the_user_keeps_state(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert state_folder() == tmp_path / "edgecal"
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for ignored in ("", "relative"):
-        monkeypatch.setenv("XDG_STATE_HOME", ignored)
-        assert state_folder() == tmp_path / "home" / ".local" / "state" / "edgecal"

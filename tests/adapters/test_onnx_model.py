@@ -76,7 +76,11 @@ def with_external(proto: onnx.ModelProto, path: Path, location: str = "net.weigh
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: path.write_bytes(b""), "corrupt"),
+        (lambda path: path.write_bytes(b""), "corrupt: the file is empty"),
+        (
+            lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid 1\n"),
+            "only a pointer of Git LFS",
+        ),
         (lambda path: path.write_bytes(b"\x00" * 500), "corrupt"),
         (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" * 300), "corrupt"),
         (lambda path: path.write_text("this is a README, not a network\n" * 50), "corrupt"),
@@ -194,7 +198,11 @@ def test_many_nodes_of_control_flow_are_named_and_counted(tmp_path: Path) -> Non
 @pytest.mark.parametrize("op_type", ["QuantizeLinear", "QLinearConv", "DynamicQuantizeLinear"])
 def test_a_quantized_network_is_refused(tmp_path: Path, op_type: str) -> None:
     node = helper.make_node(op_type, ["x"], ["y"], "q")
-    assert "already quantized" in refuse(one_node(node), tmp_path)
+    assert f"node 'q' is a {op_type}: the network is already quantized" in refuse(
+        one_node(node), tmp_path
+    )
+    nameless = helper.make_node(op_type, ["x"], ["y"])
+    assert f"node 'y' is a {op_type}" in refuse(one_node(nameless), tmp_path)
 
 
 @pytest.mark.parametrize(

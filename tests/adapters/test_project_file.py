@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecal.adapters.project import find_project, read_project
+from edgecal.adapters.project import find_project, read_project, read_toml
 from edgecal.errors import InventoryError
 from tests.users import nobody
 
@@ -32,6 +32,14 @@ def test_one_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> Non
     with pytest.raises(InventoryError, match="cannot read the settings") as caught:
         find_project(tmp_path, warn=pytest.fail)
     assert caught.value.where == str(tmp_path / "edgecal.toml")
+
+
+@pytest.mark.parametrize(("name", "said"), [("none.toml", "No such file"), ("", "Is a directory")])
+def test_one_that_is_no_file_is_told_without_numbers(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        read_toml(tmp_path / name)
+    assert caught.value.what.startswith(f"cannot read the settings: {said}")
+    assert "path" in caught.value.remedy
 
 
 def test_folders_that_may_not_be_looked_into_have_none() -> None:

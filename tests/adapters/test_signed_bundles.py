@@ -66,7 +66,7 @@ def test_killed_anywhere_signing_leaves_no_wrong_signature(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bundles, "_sync_folder", kill)
+        patch.setattr(bundles, "sync_folder", kill)
         with pytest.raises(KeyboardInterrupt):
             sign(path, counter=9)
     if (path / SIGNATURE_FILE).exists():

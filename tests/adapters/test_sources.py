@@ -14,7 +14,7 @@ import pytest
 
 from edgecal.adapters.batches import BatchWords, write_batches
 from edgecal.adapters.sources import find_data, find_model
-from edgecal.cli import wiring
+from edgecal.cli.wiring import datasets, networks
 from edgecal.core.freshness import judge_data, judge_model
 from edgecal.core.versions import parse_tensorrt
 from edgecal.workflows.calibrate import calibrate
@@ -110,7 +110,7 @@ def test_weights_in_a_file_of_their_own_are_looked_at_too(place: Place) -> None:
     onnx.save(proto, place.model, save_as_external_data=True, location="w.bin", size_threshold=0)
     weights = place.model.parent / "w.bin"
     os.utime(weights, (LONG_AGO, LONG_AGO))
-    manifest = replace(place.manifest, model=wiring.model(place.model).record())
+    manifest = replace(place.manifest, model=networks.model(place.model).record())
     external = replace(place, manifest=manifest)
     assert manifest.model.external_data == ("w.bin",)
     assert external.model_rules() == external.model_rules(deep=True) == []
@@ -190,14 +190,14 @@ def test_sources_that_are_gone_and_generators_are_not_checked(place: Place) -> N
 @pytest.mark.parametrize("form", ["npy", "npz", "batches"])
 def test_arrays_are_read_and_compared_as_they_were_calibrated(form: str, tmp_path: Path) -> None:
     shown = make_bundles(tmp_path, "8.5.2")[0].manifest
-    network = wiring.model(tmp_path / "demo" / "fashion_cnn.onnx")
+    network = networks.model(tmp_path / "demo" / "fashion_cnn.onnx")
     values = np.random.default_rng(0).normal(size=(SAMPLES, 1, 28, 28)).astype(np.float32)
     data, change = _write(form, tmp_path, values)
-    source = wiring.dataset(
+    source = datasets.open_dataset(
         str(data), network.graph.inputs, preprocess=None, skip_unreadable=False, limit=None
     )
     statistics, _ = calibrate(
-        wiring.backend(network),
+        networks.backend(network),
         source,
         [parse_tensorrt("8.5.2")],
         CalibrateOptions(algorithm="minmax"),
@@ -230,8 +230,8 @@ def _write(form: str, folder: Path, values: np.ndarray) -> tuple[Path, Path]:
         np.savez(folder / "x.npz", image=values)
         return folder / "x.npz", folder / "x.npz"
     np.save(folder / "x.npy", values)
-    model = wiring.model(folder / "demo" / "fashion_cnn.onnx")
-    samples = wiring.dataset(
+    model = networks.model(folder / "demo" / "fashion_cnn.onnx")
+    samples = datasets.open_dataset(
         str(folder / "x.npy"),
         model.graph.inputs,
         preprocess=None,

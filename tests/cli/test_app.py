@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edgecal.cli import app, wiring
+from edgecal.cli import app
 from edgecal.cli.push import max_exit_code
+from edgecal.cli.wiring import remote
 from edgecal.errors import ConnectError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(wiring, "world", fail)
+    monkeypatch.setattr(remote, "world", fail)
 
 
 def test_a_wrong_command_line_is_exit_2_and_a_document_where_one_was_asked_for(
@@ -135,7 +136,7 @@ def test_what_is_told_to_end_lets_go_and_says_so(
             let_go.append(number)
             raise
 
-    monkeypatch.setattr(wiring, "world", wait)
+    monkeypatch.setattr(remote, "world", wait)
     assert run("probe", "--target", "xavier", "--json") == code
     heard = capsys.readouterr()
     assert json.loads(heard.out)["exit_code"] == code
@@ -152,3 +153,32 @@ def test_a_process_that_is_not_to_hear_sigterm_does_not(monkeypatch: pytest.Monk
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("targets", "list"), "stdout: cannot write the result: No space left on device"),
+        (("targets", "list", "--json"), "stdout: cannot write the result: No space left on device"),
+        (("cache", "show", "nowhere.cache", "--json"), "nowhere.cache: cannot read the file"),
+    ],
+)
+def test_a_full_disk_behind_stdout_is_no_bug_of_ours(
+    words: tuple[str, ...], said: str, unbuffered: str
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgecal", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error {said}")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgecal.cli import app, wiring
+from edgecal.cli import app
 from edgecal.cli.audit import age_text
+from edgecal.cli.wiring import machine, remote
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "probes"
 
@@ -32,12 +33,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def remember(folder: Path, answers: dict[str, str]) -> None:
     """Write an inventory and what its targets last said."""
-    memory = wiring.facts_cache()
+    memory = remote.facts_cache()
     lines = []
     for name, answer in answers.items():
         lines.append(f'[targets.{name}]\nhost = "{name}.local"')
         text = (GOLDEN / f"{answer}.txt").read_text()
-        memory.store(name, text, wiring.now() - timedelta(days=3), address=f"{name}.local")
+        memory.store(name, text, machine.now() - timedelta(days=3), address=f"{name}.local")
     (folder / "fleet.toml").write_text("\n".join(lines))
 
 
@@ -84,9 +85,9 @@ def test_unreachable_ones_are_listed_apart_with_what_they_last_said(
     text = (desk / "fleet.toml").read_text()
     text = text.replace('"xavier.local"', '"127.0.0.1"\nport = 1')
     (desk / "fleet.toml").write_text(text)
-    memory = wiring.facts_cache()
+    memory = remote.facts_cache()
     answer = (GOLDEN / "agx-xavier-jetpack-5.1.2.txt").read_text()
-    memory.store("xavier", answer, wiring.now() - timedelta(days=3), address="127.0.0.1:1")
+    memory.store("xavier", answer, machine.now() - timedelta(days=3), address="127.0.0.1:1")
     assert run("audit", "--inventory", "fleet.toml") == 4
     shown = capsys.readouterr().out
     assert "    last seen 3 days ago: agx-xavier, JetPack 5.1.2, TensorRT 8.5.2" in shown
@@ -138,5 +139,5 @@ def test_five_hundred_targets_are_judged_offline_within_seconds(
     ],
 )
 def test_an_age_is_told_in_its_largest_unit(age: timedelta, text: str) -> None:
-    now = wiring.now()
+    now = machine.now()
     assert age_text(now - age, now) == text

@@ -13,7 +13,8 @@ from onnx import helper
 
 from edgecal.adapters.bundle import read_bundle, write_bundle
 from edgecal.adapters.cache_files import write_with_record
-from edgecal.cli import app, wiring
+from edgecal.cli import app
+from edgecal.cli.wiring import machine, networks
 from edgecal.core.cache import parse_cache, serialize_cache
 from edgecal.core.manifest import digest_of
 from edgecal.core.versions import parse_tensorrt
@@ -297,7 +298,7 @@ def test_what_a_whole_cache_lost_is_filled_in_again_to_the_bit(bundle: Bundle) -
     assert run("fill", str(bundle.path), "-m", model, "--dla", "-o", "whole.cache") == 0
     assert Path("whole.cache").read_bytes() == serialize_cache(whole)
     assert record("whole.cache")["remaining"] == []
-    graph = wiring.model(bundle.path / "model.onnx").graph
+    graph = networks.model(bundle.path / "model.onnx").graph
     lost = [node.outputs[0] for node in graph.nodes if node.op_type in {"Flatten", "MaxPool"}]
     assert lost
     drops = [word for name in lost for word in ("--drop", name)]
@@ -375,8 +376,8 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_clock_is_the_composition_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    then = wiring.now().replace(year=2030, month=1, day=2, hour=3, minute=4, second=5)
-    monkeypatch.setattr(wiring, "now", lambda: then)
+    then = machine.now().replace(year=2030, month=1, day=2, hour=3, minute=4, second=5)
+    monkeypatch.setattr(machine, "now", lambda: then)
     assert run("edit", "a.cache", "-o", "o.cache", "--drop", "zero") == 0
     assert record("o.cache")["created"] == "2030-01-02T03:04:05Z"
 

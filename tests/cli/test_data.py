@@ -11,6 +11,7 @@ import pytest
 
 from edgecal.cli.data import DataRequest, chosen_preprocess, open_data
 from edgecal.cli.preview import Pictures, findings_of_pass, shares_line
+from edgecal.core.findings import Severity
 from edgecal.core.graph import TensorInfo
 from edgecal.core.preprocess import Preprocess
 from edgecal.core.project import Project
@@ -116,6 +117,39 @@ class TestFindings:
 
 
 class TestSettings:
+    @pytest.mark.parametrize(
+        "flags", [{"resize": "32x32"}, {"resize": "32x32", "color": "bgr", "dtype": "float32"}]
+    )
+    def test_that_leave_pixels_as_they_are_without_a_word_are_told(
+        self, photos: Path, flags: dict[str, str]
+    ) -> None:
+        settings = chosen_preprocess(None, Project(), flags)
+        _, findings = open_data(request(preprocess=settings), INPUTS)
+        (finding,) = findings
+        assert (finding.rule, finding.severity) == ("pixels-as-they-are", Severity.WARNING)
+        assert "from 0 to 255" in finding.message
+        np.save(photos / "a.npy", np.zeros((3, 3, 32, 32), np.float32))
+        assert open_data(request("a.npy", preprocess=settings), INPUTS)[1] == []
+
+    @pytest.mark.usefixtures("photos")
+    @pytest.mark.parametrize("said", [{"scale": "1"}, {"mean": "0"}, {"preset": "caffe-bgr"}])
+    def test_that_say_what_pixels_become_are_taken_by_their_word(
+        self, said: dict[str, str]
+    ) -> None:
+        size = {"resize": "32x32"}
+        project = Project(preprocess=chosen_preprocess(None, Project(), said))
+        for settings in (
+            chosen_preprocess(None, Project(), {**size, **said}),
+            chosen_preprocess(None, project, size),
+        ):
+            assert open_data(request(preprocess=settings), INPUTS)[1] == []
+
+    @pytest.mark.usefixtures("photos")
+    def test_for_a_network_of_whole_pixels_need_no_scale(self) -> None:
+        inputs = (TensorInfo(name="image", dtype="uint8", shape=(None, 3, 32, 32)),)
+        settings = chosen(resize="32x32", dtype="uint8")
+        assert open_data(request(preprocess=settings), inputs)[1] == []
+
     @pytest.mark.usefixtures("photos")
     def test_of_a_preset_take_the_size_of_the_network(self) -> None:
         source, findings = open_data(request(preprocess=chosen(preset="imagenet")), INPUTS)

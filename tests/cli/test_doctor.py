@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgecal.cli import app, wiring
+from edgecal.cli import app
+from edgecal.cli.wiring import machine, remote
 from edgecal.core.hosts import GpuFact, HostFacts
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def on(monkeypatch: pytest.MonkeyPatch, host: HostFacts) -> None:
-    monkeypatch.setattr(wiring, "host_facts", lambda: host)
+    monkeypatch.setattr(machine, "host_facts", lambda: host)
 
 
 def test_a_target_that_never_answered_and_cannot_be_reached_is_exit_4(
@@ -116,7 +117,7 @@ def test_the_inventory_is_named_with_what_it_last_said(
         "edgecal:nv_tegra_release=# R35 (release), REVISION: 4.1, GCID: 1\n"
         "edgecal:libnvinfer=libnvinfer8 8.5.2-1+cuda11.4\nedgecal:probe=complete\n"
     )
-    wiring.facts_cache().store("xavier", answer, wiring.now(), address="10.0.0.1")
+    remote.facts_cache().store("xavier", answer, machine.now(), address="10.0.0.1")
     assert run("doctor", "--inventory", "fleet.toml") == 0
     shown = capsys.readouterr().out
     (xavier,) = [line for line in shown.splitlines() if line.startswith("xavier")]

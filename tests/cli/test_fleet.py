@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from edgecal.cli import app, wiring
+from edgecal.cli import app
+from edgecal.cli.wiring import machine, remote
 from edgecal.core.selection import FACT_NAMES
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "probes"
@@ -53,14 +54,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "fleet.toml").write_text(FLEET)
-    memory = wiring.facts_cache()
+    memory = remote.facts_cache()
     for name, answer in (
         ("xavier-1", "agx-xavier-jetpack-5.1.2"),
         ("xavier-2", "agx-xavier-jetpack-4.5"),
         ("xavier-3", "agx-xavier-jetpack-5.1.2"),
     ):
         text = (GOLDEN / f"{answer}.txt").read_text()
-        memory.store(name, text, wiring.now() - timedelta(days=1), address=f"nvidia@{name}")
+        memory.store(name, text, machine.now() - timedelta(days=1), address=f"nvidia@{name}")
     return tmp_path
 
 

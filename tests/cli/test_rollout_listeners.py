@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgecal.cli import wiring
+from edgecal.cli.wiring import remote, rollouts
 from edgecal.core.rollout.events import Event, Kind
 from edgecal.core.rollout.state import Plan, Policy, begin
 from edgecal.core.target import Target
@@ -25,22 +25,22 @@ PLANNED = Journaled(Event(kind=Kind.PLANNED, at_ms=1, plan=PLAN), begin(PLAN), 1
 def test_a_wrong_file_is_refused_before_anything_is_told(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("x")
     with pytest.raises(InputError, match="lines of JSON"):
-        wiring.listeners(
+        rollouts.listeners(
             events=tmp_path / "model", hook=["x"], metrics=tmp_path / "x.prom", warn=pytest.fail
         )
     with pytest.raises(InputError, match="figures"):
-        wiring.listeners(events=None, hook=(), metrics=tmp_path / "model", warn=pytest.fail)
+        rollouts.listeners(events=None, hook=(), metrics=tmp_path / "model", warn=pytest.fail)
 
 
 def test_nobody_needs_to_listen() -> None:
-    nobody = wiring.listeners(events=None, hook=(), metrics=None, warn=pytest.fail)
+    nobody = rollouts.listeners(events=None, hook=(), metrics=None, warn=pytest.fail)
     nobody.hear(PLANNED)
     nobody.close()
 
 
 def test_lines_command_and_figures_tell_the_same(tmp_path: Path) -> None:
     events, seen, figures = (tmp_path / name for name in ("events.jsonl", "seen", "x.prom"))
-    told = wiring.listeners(
+    told = rollouts.listeners(
         events=str(events),
         hook=["sh", "-c", 'echo "$EDGECAL_ROLLOUT $EDGECAL_EVENT"; cat', "hook"],
         metrics=figures,
@@ -48,7 +48,7 @@ def test_lines_command_and_figures_tell_the_same(tmp_path: Path) -> None:
     )
     told.hear(PLANNED)
     told.close()
-    told = wiring.listeners(
+    told = rollouts.listeners(
         events=str(events),
         hook=["sh", "-c", f'(echo "$EDGECAL_ROLLOUT $EDGECAL_EVENT"; cat) > {seen}'],
         metrics=figures,
@@ -64,7 +64,7 @@ def test_lines_command_and_figures_tell_the_same(tmp_path: Path) -> None:
 
 
 def test_the_world_of_a_command_has_limits() -> None:
-    limits = wiring.world(connections=1, transfers=1, builds=1).limits
+    limits = remote.world(connections=1, transfers=1, builds=1).limits
     target, stopped = Target(name="a", host="127.0.0.1"), CancelToken()
     for slot in (limits.connections, limits.transfers, limits.builds):
         with slot(target, CancelToken()):

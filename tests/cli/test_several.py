@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgecal.cli import wiring
 from edgecal.cli.app import main
 from edgecal.cli.several import ask_each, tell_failures
 from edgecal.cli.story import Story
+from edgecal.cli.wiring import remote
 from edgecal.errors import ConnectError, EdgecalError, InputError
 from tests.workflows.test_push import Bench
 
@@ -69,7 +69,7 @@ def test_a_target_that_is_gone_does_not_end_it_for_the_others(
         f'[targets.here]\nhost = "here"\nroot = "{bench.root}"\n[targets.gone]\nhost = "gone"\n'
     )
     world = replace(bench.world, connect=connect)
-    monkeypatch.setattr(wiring, "world", lambda: world)
+    monkeypatch.setattr(remote, "world", lambda: world)
     with pytest.raises(SystemExit) as end:
         main([*words, "--target", "gone", "--target", "here", "--json"])
     assert end.value.code == 4

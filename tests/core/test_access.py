@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgecal.adapters.project import find_project
-from edgecal.core.access import RULES, Visit, check_access
+from edgecal.core.access import RULES, check_access
+from edgecal.core.rules.visit import Visit
 from edgecal.core.target import (
     BuilderFact,
     ClosedNode,

@@ -256,4 +256,4 @@ def test_zeros_and_nothing_have_no_amax(algorithm: str) -> None:
 def test_an_unknown_algorithm_is_named_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="'magic'") as caught:
         amax_of(histogram_of([1.0]), "magic")
-    assert "entropy2, minmax, percentile, mean-percentile, mse, entropy" in caught.value.remedy
+    assert "entropy2, minmax, mse, percentile, mean-percentile, entropy" in caught.value.remedy

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecal.core.access import Visit, check_access
+from edgecal.core.access import check_access
 from edgecal.core.platforms import parse_platforms
 from edgecal.core.probes import facts_to_json, has_answer, no_way_in, parse_probe
+from edgecal.core.rules.visit import Visit
 from edgecal.core.target import BuilderFact, ClosedNode, Target
 from edgecal.core.versions import TensorRTVersion, parse_tensorrt
 from edgecal.errors import CommandError

@@ -61,6 +61,12 @@ def test_a_shape_that_contradicts_the_network_is_told_beside_the_network_s(
     assert "?x3x?x?" in caught.value.what
 
 
+def test_a_shape_that_lacks_the_batch_is_shown_with_it() -> None:
+    with pytest.raises(InputError) as caught:
+        settle_inputs([IMAGE], {"image": GivenShape((3, 64, 64), "--shape")})
+    assert caught.value.remedy == "the batch goes first: --shape image=1x3x64x64"
+
+
 def test_an_unknown_input_is_told_beside_those_that_there_are() -> None:
     with pytest.raises(InputError) as caught:
         settle_inputs([IMAGE, IDS], {"img": GivenShape((1, 3, 8, 8), "here")})

@@ -115,6 +115,11 @@ def test_major_minor_is_what_a_cache_is_bound_to() -> None:
     assert TensorRTVersion(10, 16, 2, 10).major_minor == "10.16"
 
 
+def test_major_minor_patch_is_what_everybody_tells() -> None:
+    assert TensorRTVersion(10, 16, 2, 10).major_minor_patch == "10.16.2"
+    assert TensorRTVersion(10, 16).major_minor_patch == "10.16.0"
+
+
 @pytest.mark.parametrize(
     "version",
     [

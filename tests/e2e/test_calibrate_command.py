@@ -301,6 +301,28 @@ class TestFromABundle:
         assert "derived    from p without a pass" in answer.out
         assert str(desk.manifest("d.edgecal").tensorrt) == "8.5.2"
 
+    def test_is_by_the_same_algorithm_if_none_is_named(self, desk: Desk) -> None:
+        self.parent(desk)
+        (desk.folder / "edgecal.toml").write_text("[calibrate]\nalgorithm = 'mse'\n")
+        words = ("--from", "p.edgecal", "--algorithm", "percentile", "--percentile", "97.5")
+        assert desk.calibrate(*words, "-o", "q.edgecal").code == 0
+        whys = []
+        for before, after in (("q", "r"), ("r", "s")):
+            answer = desk.calibrate("--from", f"{before}.edgecal", "-o", f"{after}.edgecal")
+            assert answer.code == 0
+            old, new = (desk.manifest(f"{one}.edgecal").calibration for one in (before, after))
+            assert (new.algorithm, new.parameters) == (old.algorithm, old.parameters)
+            whys.append(new.chosen_by)
+        assert whys == ["that of the bundle it was derived from, given"] * 2
+        caches = [(desk.folder / f"{one}.edgecal" / "calibration.cache") for one in "pqs"]
+        assert caches[0].read_bytes() != caches[1].read_bytes() == caches[2].read_bytes()
+
+    def test_may_be_by_auto_if_that_is_named(self, desk: Desk) -> None:
+        self.parent(desk)
+        answer = desk.calibrate("--from", "p.edgecal", "-o", "d.edgecal", "--algorithm", "auto")
+        assert answer.code == 0
+        assert "(auto: " in answer.out
+
     def test_may_replace_the_bundle_it_comes_from(self, desk: Desk) -> None:
         self.parent(desk)
         before = read_bundle(desk.folder / "p.edgecal")
@@ -427,6 +449,7 @@ class TestGivenRanges:
         (desk.folder / "r.txt").write_text("nothing like it")
         answer = desk.calibrate(*GOOD, "--tensorrt", "8.5", "--ranges", "r.txt", "--json")
         remedy = answer.document["error"]["remedy"]
+        assert remedy.startswith("write a line NAME:RANGE for each tensor")
         assert "edgecal cache convert r.txt --to json -o ranges.json --from FORMAT" in remedy
 
     def test_may_stand_in_the_project_file_and_yield_to_a_file(self, desk: Desk) -> None:
@@ -506,7 +529,7 @@ class TestPictures:
         assert answer.document["samples"] == 19
         assert desk.manifest().data.skipped == ("05.png",)
         told = desk.calibrate(*words, *flags, "--skip-unreadable")
-        assert "1 unreadable ones skipped" in told.out
+        assert "1 unreadable skipped" in told.out
 
     @pytest.mark.parametrize(
         ("flags", "said"),
@@ -517,6 +540,8 @@ class TestPictures:
             (("--color", "hsv"), "color wants one of"),
             (("--mean", "1,2"), "mean has 2 numbers"),
             (("--mean", "a,b,c"), "mean wants a number"),
+            (("--mean", "nan"), "mean wants a number"),
+            (("--scale", "1,inf,1"), "scale wants a number"),
             (("--layout", "chw"), "layout wants one of"),
             (("--dtype", "int8"), "dtype wants one of"),
             (("--crop", "100x100"), "smaller than the crop"),
@@ -532,6 +557,17 @@ class TestPictures:
         words = ("conv.onnx", "--data", "photos", "-o", "net.edgecal", "--tensorrt", "8.5")
         assert said in desk.refused(*words, *flags)[0]
         assert desk.bundles() == []
+
+    @pytest.mark.parametrize(
+        "flags", [("--preset", "imagenet"), ("--scale", "0.1"), ("--preprocess", "photos.toml")]
+    )
+    def test_for_data_that_is_no_picture_are_refused(
+        self, desk: Desk, flags: tuple[str, str]
+    ) -> None:
+        (desk.folder / "photos.toml").write_text("resize = [8, 8]\n")
+        what, where = desk.refused(*GOOD, "--tensorrt", "8.5", *flags)
+        assert what == f"{flags[0]} is for pictures, and this data holds arrays"
+        assert where == GOOD[GOOD.index("--data") + 1]
 
 
 class TestTheProjectFile:
@@ -693,7 +729,7 @@ class TestARefusal:
         words = ("tokens.onnx", "--data", "ids.npy", "-o", "t.edgecal", "--tensorrt", "8.5")
         what, where = desk.refused(*words)
         assert "idx=99" in what
-        assert where == "tokens.onnx"
+        assert where == "tokens.onnx on sample 0"
 
     @pytest.mark.parametrize(
         "options",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgecal.adapters.loopback import start_loopback
-from edgecal.cli import app, wiring
+from edgecal.cli import app
+from edgecal.cli.wiring import remote
 
 if TYPE_CHECKING:
     from edgecal.adapters.loopback import LoopbackServer
@@ -61,7 +62,7 @@ def test_the_demo_needs_no_sshd(
     def in_process(folder: Path) -> LoopbackServer:
         return start_loopback(folder, prefer="in-process")
 
-    monkeypatch.setattr(wiring, "loopback", in_process)
+    monkeypatch.setattr(remote, "loopback", in_process)
     with pytest.raises(SystemExit) as end:
         app.main(["demo", "--dir", str(tmp_path / "demo"), "--json"])
     assert end.value.code in {0, None}

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgecal.adapters.bundle import read_bundle
-from edgecal.cli import wiring
 from edgecal.cli.app import main
+from edgecal.cli.wiring import remote
 from edgecal.workflows.events import SignatureChecked
 from edgecal.workflows.push import push
 from edgecal.workflows.report import PushOptions
@@ -289,7 +289,7 @@ def test_a_signed_bundle_goes_over_a_real_sshd_and_a_tampered_one_does_not(
     etc.trust(folder / "release.pem")
     etc.policy("require_signature=yes")
     target = replace(target_of(sshd), root=str(folder / "root"), python=sys.executable)
-    world = wiring.world()
+    world = remote.world()
     world = replace(world, scripts=etc.scripts(world.scripts))
 
     def send() -> tuple[str, list[object]]:

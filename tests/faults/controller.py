@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgecal.adapters.scripts import load_scripts
-from edgecal.cli import wiring
 from edgecal.cli.app import main
+from edgecal.cli.wiring import remote
 from edgecal.core.manifest import digest_of
 from edgecal.errors import CommandError, ConnectError, TransferError
 from edgecal.ports import CommandResult
@@ -243,7 +243,7 @@ def control(job: Job) -> None:
     if job.breakpoint:
         scripts = with_breakpoint(scripts, job.place, job.breakpoint)
     scripts = Etc(Path(job.etc)).scripts(scripts)
-    made = wiring.world
+    made = remote.world
 
     def world(**settings: Any) -> World:  # noqa: ANN401 - handed on as they are
         plain = made(**settings)
@@ -264,7 +264,7 @@ def control(job: Job) -> None:
 
         return replace(plain, connect=connect, scripts=scripts, now=now)
 
-    wiring.world = world
+    remote.world = world
     os.chdir(job.folder)
     main(job.argv)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecal.adapters.bundle import read_bundle
 from edgecal.adapters.journal import DatabaseJournal
-from edgecal.cli import wiring
+from edgecal.cli.wiring import remote
 from edgecal.core.rollout.events import Kind
 from edgecal.core.rollout.job import Job
 from tests.faults.controller import serve
@@ -75,7 +75,7 @@ def control(words: dict[str, Any]) -> None:
 if __name__ == "__main__":
     # what every controller would import on its way, which takes longer than driving
     importlib.import_module("edgecal.adapters.ssh")
-    wiring.world()
+    remote.world()
     with tempfile.TemporaryDirectory() as somewhere:
         DatabaseJournal(f"sqlite:///{somewhere}/journal.sqlite").close()
     serve(control)

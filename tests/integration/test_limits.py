@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgecal.cli import wiring
+from edgecal.cli.wiring import remote
 from edgecal.core.target import Target
 from edgecal.errors import ConnectError
 from edgecal.workflows.world import Limits, reach
@@ -82,8 +82,8 @@ def dropped(targets: tuple[Target, ...], world: World) -> int:
 def test_a_bastion_drops_what_is_opened_beyond_its_limit(
     behind_bastion: tuple[Target, ...],
 ) -> None:
-    assert dropped(behind_bastion, replace(wiring.world(), limits=Limits())) > 0
+    assert dropped(behind_bastion, replace(remote.world(), limits=Limits())) > 0
 
 
 def test_nothing_is_dropped_below_the_bastions_limit(behind_bastion: tuple[Target, ...]) -> None:
-    assert dropped(behind_bastion, wiring.world(connections=1)) == 0
+    assert dropped(behind_bastion, remote.world(connections=1)) == 0

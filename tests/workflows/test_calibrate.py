@@ -51,6 +51,9 @@ JETPACK_5 = parse_tensorrt("8.5.2")
 JETPACK_6 = parse_tensorrt("10.3.0")
 
 
+NOT_FINITE = "non-finite-activation"
+
+
 @dataclass
 class Given:
     """Samples from memory, made only when they are asked for."""
@@ -260,6 +263,20 @@ def test_auto_takes_the_algorithm_with_the_least_error(bench: Bench) -> None:
     assert alone.record.chosen_by == "given"
 
 
+def test_auto_takes_the_first_of_those_it_cannot_tell_apart_and_says_so(bench: Bench) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 3, 8, 8)).astype(np.float32)
+    _, made = bench.run(conv_net(), x, names=("image",))
+    found, chosen = made.record.candidates, made.record.algorithm
+    least = min(found.values())
+    assert chosen == next(name for name in AUTO_CANDIDATES if found.get(name, 1) <= 1.05 * least)
+    assert found[chosen] > least
+    told = f"; within 5% all count as equal, and {chosen} comes first"
+    assert made.record.chosen_by.endswith(told)
+    _, clear = bench.run(conv_net(), floats(64, 3, 8, 8), names=("image",))
+    assert clear.record.candidates[clear.record.algorithm] == min(clear.record.candidates.values())
+    assert "count as equal" not in clear.record.chosen_by
+
+
 def test_one_pass_serves_every_tensorrt(bench: Bench) -> None:
     given = Given({"image": floats(40, 3, 8, 8)})
     statistics, (old, new) = calibrate(
@@ -339,6 +356,36 @@ class TestOddTensors:
         assert all(np.isfinite(error) for error in made.record.candidates.values())
         json.dumps(dict(made.quality.outputs), allow_nan=False)
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_with_one_broken_sample_held_out_are_judged_by_the_others(
+        self, bench: Bench, value: float
+    ) -> None:
+        x = floats(40, 4)
+        _, clean = bench.run(vector_net(), x)
+        x[7, 2] = value
+        statistics, made = bench.run(vector_net(), x)
+        assert statistics.held_out_samples - len(statistics.runs) == 1
+        assert made.quality.samples == clean.quality.samples - 1
+        assert all(
+            np.isfinite(value).all()
+            for run in parse_golden(made.files["golden.npz"], source="g")
+            for value in (*run.inputs.values(), *run.fp32.values())
+        )
+        told = {one.subject: one.message for one in made.findings if one.rule == NOT_FINITE}
+        assert told["x"] == "1 value was NaN or infinite in samples that INT8 is judged by"
+        assert set(told) == {"x", *(one.name for one in vector_net().graph.output)}
+        assert NOT_FINITE not in rules(clean)
+
+    def test_with_nothing_but_broken_samples_to_judge_by_are_judged_all_the_same(
+        self, bench: Bench
+    ) -> None:
+        x = floats(40, 4)
+        held = [index for index in range(40) if index % (4 if index < 16 else 8) in {3, 7}]
+        x[held, 0] = np.nan
+        statistics, made = bench.run(vector_net(), x)
+        assert len(statistics.runs) == statistics.held_out_samples
+        assert NOT_FINITE in rules(made)
+
     @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e-42])
     def test_in_all_places_leave_nothing_to_calibrate(self, bench: Bench, value: float) -> None:
         with pytest.raises(InputError, match="no tensor has a usable range"):
@@ -406,6 +453,17 @@ class TestRefusals:
     def test_of_data_without_a_sample(self, bench: Bench) -> None:
         with pytest.raises(DatasetError, match="no sample"):
             bench.run(vector_net(), floats(0, 4))
+
+    @pytest.mark.parametrize("number", [0, 1, 3, 21])
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_of_a_sample_that_the_network_cannot_run_on_name_it(
+        self, bench: Bench, number: int, workers: int
+    ) -> None:
+        ids = np.zeros((40, 6), np.int64)
+        ids[number, 2] = 10  # one more than the table has; 3 is held out
+        with pytest.raises(ModelError, match="cannot run on this data") as caught:
+            bench.run(token_net(), ids, names=["ids"], workers=workers)
+        assert caught.value.where.endswith(f"net.onnx on sample {number}")
 
     def test_of_a_network_without_float32(self, bench: Bench) -> None:
         kind = TensorProto.DOUBLE

@@ -14,7 +14,7 @@ from edgecal.adapters.bundle import write_bundle
 from edgecal.adapters.datasets import open_dataset
 from edgecal.adapters.onnx_model import OnnxModel, read_model
 from edgecal.adapters.ort_backend import OrtBackend
-from edgecal.cli import wiring
+from edgecal.cli.wiring import bundling
 from edgecal.core.amax import ALGORITHMS, AUTO_CANDIDATES
 from edgecal.core.cache import parse_cache
 from edgecal.core.golden import GoldenRun, parse_golden
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgecal.adapters.bundle import Bundle
-    from edgecal.adapters.ort_backend import OrtNetwork
+    from edgecal.adapters.ort_backend import ScaledNetwork
 
 JETPACK_5 = parse_tensorrt("8.5.2")
 
@@ -76,7 +76,7 @@ class Desk:
         )
         number = len(list(self.folder.glob("*.edgecal")))
         return [
-            wiring.save_bundle(
+            bundling.save_bundle(
                 self.folder / f"full-{number}-{one.tensorrt.major_minor}.edgecal",
                 network=self.network,
                 data=data,
@@ -106,7 +106,7 @@ class Desk:
             overrides=overrides,
             source=str(parent.path),
         )
-        bundle = wiring.save_bundle(
+        bundle = bundling.save_bundle(
             self.folder / "derived.edgecal",
             network=network,
             data=recorded.source,
@@ -344,7 +344,7 @@ def test_algorithms_that_agree_are_simulated_once(
     simulated = []
     simulate = OrtBackend.simulate
 
-    def counted(backend: OrtBackend, scales: Mapping[str, float]) -> OrtNetwork:
+    def counted(backend: OrtBackend, scales: Mapping[str, float]) -> ScaledNetwork:
         simulated.append(dict(scales))
         return simulate(backend, scales)
 

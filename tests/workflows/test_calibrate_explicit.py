@@ -13,7 +13,7 @@ from edgecal.adapters.bundle import read_bundle
 from edgecal.adapters.onnx_model import read_model
 from edgecal.adapters.ort_backend import OrtBackend
 from edgecal.adapters.qdq import write_qdq
-from edgecal.cli import wiring
+from edgecal.cli.wiring import bundling, datasets
 from edgecal.core.cache import parse_cache
 from edgecal.core.golden import parse_golden
 from edgecal.core.manifest import CACHE_FILE, GOLDEN_FILE, HISTOGRAMS_FILE, MODEL_FILE, QDQ_FILE
@@ -48,7 +48,7 @@ class Desk:
         """Go through the data."""
         model = read_model(self.folder / "net.onnx")
         data = str(self.folder / "data.npy")
-        source = wiring.dataset(
+        source = datasets.open_dataset(
             data, model.graph.inputs, preprocess=None, skip_unreadable=False, limit=None
         )
         statistics, made = calibrate(
@@ -59,7 +59,7 @@ class Desk:
             silent,
         )
         return [
-            wiring.save_bundle(
+            bundling.save_bundle(
                 self.folder / f"full-{one.tensorrt.major_minor}.edgecal",
                 network=model,
                 data=data,
@@ -82,7 +82,7 @@ class Desk:
             source=str(parent.path),
         )
         return [
-            wiring.save_bundle(
+            bundling.save_bundle(
                 self.folder / f"derived-{one.tensorrt.major_minor}.edgecal",
                 network=model,
                 data="data.npy",
@@ -114,7 +114,7 @@ class TestABundleIsRefused:
         made = network(nodes, [tensor("x", ["n", 4])], [tensor("y", ["n", 4])])
         model = read_model(save(made, tmp_path / "net.onnx"))
         np.save(tmp_path / "data.npy", floats(16, 4))
-        source = wiring.dataset(
+        source = datasets.open_dataset(
             str(tmp_path / "data.npy"),
             model.graph.inputs,
             preprocess=None,

@@ -83,6 +83,37 @@ def test_a_finalist_may_pass_whoever_led_after_the_heats() -> None:
     assert all(np.allclose(one["y"], 1.21) for one in found.trial.outputs)
 
 
+@pytest.mark.parametrize(
+    ("errors", "chosen"),
+    [
+        ({"a": 0.314, "b": 0.31, "c": 0.3}, "a"),
+        ({"a": 0.316, "b": 0.31, "c": 0.3}, "b"),
+        ({"a": 0.33, "b": 0.32, "c": 0.3}, "c"),
+        ({"a": 0.32, "b": 0.3, "c": 0.29}, "b"),
+    ],
+)
+def test_of_those_within_a_twentieth_of_the_least_error_the_first_wins(
+    errors: dict[str, float], chosen: str
+) -> None:
+    bench = Bench()
+    found = choice(bench, RUNS, **errors)
+    assert found.name == chosen
+    assert found.errors == pytest.approx(errors)
+    assert found.trial.error == pytest.approx(errors[chosen])
+    assert len(found.trial.outputs) == 8
+    assert all(np.allclose(one["y"], 1 + errors[chosen]) for one in found.trial.outputs)
+
+
+def test_three_at_most_go_on_after_the_heats_and_the_winner_does_no_run_twice() -> None:
+    bench = Bench()
+    found = choice(bench, a=0.33, b=0.303, c=0.32, d=0.31, e=0.3)
+    assert list(found.errors) == ["b", "d", "e"]
+    assert list(found.dropped) == ["a", "c"]
+    assert found.name == "b"
+    assert len(bench.journal) == 5 * 4 + 3 * 6
+    assert len(set(bench.journal)) == len(bench.journal)
+
+
 def test_equal_scales_are_run_once() -> None:
     bench = Bench()
     found = choice(bench, a=0.3, b=0.3)

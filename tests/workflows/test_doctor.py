@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgecal.adapters.tables import load_platforms
-from edgecal.core.audit import LastFacts
 from edgecal.core.hosts import GpuFact, HostFacts, Verdict
 from edgecal.core.target import Target, TargetFacts
+from edgecal.core.target_state import LastFacts
 from edgecal.core.versions import parse_tensorrt
 from edgecal.workflows.doctor import diagnose
 

@@ -310,6 +310,23 @@ def test_an_interrupt_while_scales_are_tried_loses_nothing(bench: Bench) -> None
     assert bench.runs == all_runs - 16  # held-out ones alone
 
 
+def test_a_second_interrupt_while_it_is_kept_loses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, impatient = bench.store.save, [True]
+
+    def save_or_stop(checkpoint: Any) -> bool:  # noqa: ANN401 - handed on
+        if impatient.pop():
+            impatient.append(False)
+            raise KeyboardInterrupt
+        return save(checkpoint)
+
+    monkeypatch.setattr(bench.store, "save", save_or_stop)
+    bench.interrupt(Pictures(images(30)), 20)
+    assert bench.kept()[0] == 20
+    assert "is kept in" in bench.told[-1]
+
+
 def test_an_interrupt_before_the_first_batch_leaves_nothing(bench: Bench) -> None:
     bench.interrupt(Pictures(images(20)), 0)
     assert not bench.file.exists()

@@ -9,15 +9,16 @@ import re
 import shutil
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from edgecal.adapters.bundle import Bundle, read_bundle
+from edgecal.adapters.user_folders import cache_folder
 from edgecal.core.manifest import MANIFEST_FILE, SIGNATURE_FILE, Digest, digest_of, parse_manifest
 from edgecal.errors import BundleError, ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _TOKEN: Final = re.compile(r"[0-9a-f]{1,64}")
@@ -27,11 +28,8 @@ _CHUNK: Final = 1 << 20
 
 
 def store_folder() -> Path:
-    """Name the user's folder for what can be fetched again: XDG_CACHE_HOME, else `~/.cache`."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # a relative path is to be ignored (XDG Base Directory Specification 0.8)
-    base = Path(named) if named.startswith("/") else Path.home() / ".cache"
-    return base / "edgecal" / "worker"
+    """Name the user's folder for what can be fetched again."""
+    return cache_folder() / "worker"
 
 
 class Store:

@@ -104,7 +104,7 @@ def check(
 
     edgecal cache check net.edgecal --dla --no-gpu-fallback --data photos/
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import caches, datasets, networks
     from edgecal.core.document import read_document
     from edgecal.core.findings import refused
     from edgecal.core.oddities import explain_header
@@ -113,19 +113,19 @@ def check(
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
     given = parse_tensorrt(tensorrt) if tensorrt else None
-    source = wiring.read_cache(file)
+    source = caches.read_cache(file)
     document = read_document(source.data, source=str(file))
     meaning = explain_header(document)
     scales: dict[str, float] = {}
     for entry in document.entries:
         if (scale := entry.scale) is not None:
             scales.setdefault(entry.tensor, scale)
-    network = wiring.model(network_path(file, source.manifest, model))
+    network = networks.model(network_path(file, source.manifest, model))
     findings = [*document.findings, *_model_changed(source, network)]
     observed = None
     if data is not None:
         settings, assumed = _preprocess(source, network, preprocess)
-        dataset = wiring.dataset(
+        dataset = datasets.open_dataset(
             data,
             network.graph.inputs,
             preprocess=settings,
@@ -135,7 +135,9 @@ def check(
         if dataset.preprocess is not None:  # other data comes prepared
             findings += assumed
         with story.progress() as progress:
-            observed = observe(wiring.backend(network), dataset, samples=samples, progress=progress)
+            observed = observe(
+                networks.backend(network), dataset, samples=samples, progress=progress
+            )
     done = check_cache(
         scales,
         network.graph,
@@ -181,17 +183,17 @@ def _preprocess(
     source: CacheFile, network: OnnxModel, file: Path | None
 ) -> tuple[Preprocess | None, tuple[Finding, ...]]:
     """Take the settings that are nearest: given, of the bundle, of the project; else assume."""
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
     from edgecal.core.preprocess import assume_preprocess, fit_to_network, parse_preprocess
 
     inputs = network.graph.inputs
     if file is not None:
-        settings = parse_preprocess(wiring.read_toml(file), source=str(file))
+        settings = parse_preprocess(lookup.read_toml(file), source=str(file))
         return fit_to_network(settings, inputs), ()
     recorded = source.manifest.data.preprocess if source.manifest is not None else None
     if recorded is not None:
         return parse_preprocess(recorded, source=str(source.path)), ()
-    ours = wiring.project().preprocess
+    ours = lookup.project().preprocess
     if ours is not None:
         return fit_to_network(ours, inputs), ()
     if not inputs:

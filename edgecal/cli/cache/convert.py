@@ -139,19 +139,19 @@ def convert(
 
     edgecal cache convert detector.qat.onnx --to trt --tensorrt 8.5.2 -o detector.cache
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import caches, lookup, new_files
 
     story = Story(as_json=as_json, verbose=verbose, quiet=quiet)
     if (file / _SAVED_MODEL).is_file():
         file /= _SAVED_MODEL
-    source = wiring.read_cache(file)
-    word = given or wiring.recognise(source)
+    source = caches.read_cache(file)
+    word = given or caches.recognise(source)
     _check_words(word, to)
     inputs = [one for one in (file, model, prototxt) if one is not None]
-    wiring.check_new(output, inputs=inputs)
+    new_files.check(output, inputs=inputs)
     version = None
     if tensorrt is not None:
-        (version,) = wanted_versions(wiring.platforms(), tensorrt=[tensorrt])
+        (version,) = wanted_versions(lookup.platforms(), tensorrt=[tensorrt])
     files: dict[Path, bytes] = {}
     findings: list[Finding] = []
     report: Mapping[str, object] = {}
@@ -163,9 +163,9 @@ def convert(
             version,
         )
         for path in files:
-            wiring.check_new(path, inputs=[*inputs, output])
+            new_files.check(path, inputs=[*inputs, output])
     else:
-        scales = wiring.read_scales(source, word, segment=segment)
+        scales = caches.read_scales(source, word, segment=segment)
     if prototxt is not None:
         scales = _rename(scales, prototxt, word, to)
     if to == "qdq":
@@ -175,11 +175,11 @@ def convert(
     elif word == to == "trt" and tensorrt is None:
         data = source.data
     else:
-        data = wiring.write_scales(scales, to, tensorrt=version, source=str(file))
+        data = caches.write_scales(scales, to, tensorrt=version, source=str(file))
         findings += judge_names(scales.entries, to)
     for path, content in files.items():
-        wiring.write_new(path, content, inputs=inputs)
-    wiring.write_new(output, data, inputs=inputs)
+        new_files.write(path, content, inputs=inputs)
+    new_files.write(output, data, inputs=inputs)
     story.findings(findings)
     document = {
         "schema": "edgecal.cache-convert/1",
@@ -199,10 +199,10 @@ def _take_apart(
     file: Path, plain_model: Path, precision: Path, tensorrt: TensorRTVersion | None
 ) -> tuple[ScaleSet, dict[Path, bytes], list[Finding]]:
     """Give the scales of a Q/DQ network, the files that go beside them, and what to know."""
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import networks
     from edgecal.core.precision import Precision, serialize_precision
 
-    plain = wiring.unquantize(file)
+    plain = networks.unquantize(file)
     # TensorRT 10 calls the layer it makes of a constant so; older names count layers
     suffix = "_output" if tensorrt is not None and tensorrt.major == _NAMES_CONSTANTS else ""
     entries = tuple(
@@ -218,7 +218,7 @@ def _take_apart(
 
 
 def _rename(scales: ScaleSet, prototxt: Path, word: str, to: str) -> ScaleSet:
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import caches
     from edgecal.core.caffe_names import rename_for_nvdla, rename_for_tensorrt
 
     if (word == "nvdla") == (to == "nvdla"):
@@ -228,16 +228,16 @@ def _rename(scales: ScaleSet, prototxt: Path, word: str, to: str) -> ScaleSet:
             remedy="leave --prototxt out",
         )
     rename = rename_for_nvdla if to == "nvdla" else rename_for_tensorrt
-    return replace(scales, entries=rename(scales.entries, wiring.caffe_layers(prototxt)))
+    return replace(scales, entries=rename(scales.entries, caches.caffe_layers(prototxt)))
 
 
 def _quantize(
     network: Path, scales: ScaleSet, placement: Target, *, fp16: bool
 ) -> tuple[bytes, Mapping[str, object], tuple[Finding, ...]]:
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import networks
     from edgecal.core.qdq_report import judge_placement, report_placement
 
-    data, placed = wiring.quantize(network, scales, placement=placement, fp16=fp16)
+    data, placed = networks.quantize(network, scales, placement=placement, fp16=fp16)
     return data, report_placement(placed), judge_placement(placed)
 
 

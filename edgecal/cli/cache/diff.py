@@ -52,8 +52,8 @@ def diff(
 
     edgecal cache diff monday.cache tuesday.cache --fail-above 1.1
     """
-    from edgecal.cli import wiring
     from edgecal.cli.cache.rows import json_rows
+    from edgecal.cli.wiring import caches
     from edgecal.core.cache_diff import diff_caches
     from edgecal.core.document import read_document
     from edgecal.errors import InputError
@@ -66,7 +66,7 @@ def diff(
         )
     story = Story(as_json=as_json, quiet=quiet)
     documents = [
-        read_document(wiring.read_cache(path).data, source=str(path)) for path in (left, right)
+        read_document(caches.read_cache(path).data, source=str(path)) for path in (left, right)
     ]
     found = diff_caches(*documents)
     if as_json:

@@ -56,7 +56,7 @@ def fill(
 
     edgecal cache fill net.cache --model net.onnx --dla -o full.cache
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import networks
     from edgecal.core.fill import fill_cache
     from edgecal.core.versions import parse_tensorrt, version_of_code
 
@@ -64,7 +64,7 @@ def fill(
     source = read_source(file)
     version = parse_tensorrt(tensorrt) if tensorrt else version_of_code(source.cache.header.code)
     model = network_path(file, source.manifest, model)
-    network = wiring.model(model)
+    network = networks.model(model)
     filled = fill_cache(
         source.cache,
         network.graph,

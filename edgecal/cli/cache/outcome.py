@@ -61,11 +61,11 @@ class Outcome:
 
 def read_source(path: Path) -> Source:
     """Read an input, and what is known of its past."""
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import caches
     from edgecal.core.document import cache_of, read_document
     from edgecal.core.edit_record import past_of
 
-    file = wiring.read_cache(path)
+    file = caches.read_cache(path)
     name = str(path)
     cache = cache_of(read_document(file.data, source=name), source=name)
     past = past_of(
@@ -73,14 +73,14 @@ def read_source(path: Path) -> Source:
         file.data,
         cache.header,
         manifest=file.manifest,
-        record=wiring.read_record(path),
+        record=caches.read_record(path),
     )
     return Source(path=path, cache=cache, manifest=file.manifest, past=past)
 
 
 def write_outcome(outcome: Outcome, story: Story) -> None:
     """Write the record, then the cache; then say what happened."""
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import caches
     from edgecal.core.cache import serialize_cache
     from edgecal.core.edit_record import serialize_record
 
@@ -88,11 +88,11 @@ def write_outcome(outcome: Outcome, story: Story) -> None:
     record = _record(outcome, data)
     inputs = [source.path for source in outcome.sources]
     if outcome.manifest is None:
-        wiring.write_with_record(
+        caches.write_with_record(
             outcome.out, data, serialize_record(record), inputs=[*inputs, *outcome.kept]
         )
     else:
-        wiring.write_bundle_with_record(
+        caches.write_bundle_with_record(
             outcome.out, outcome.manifest, data, serialize_record(record), source=inputs[0]
         )
     story.findings(outcome.findings)
@@ -106,7 +106,7 @@ def write_outcome(outcome: Outcome, story: Story) -> None:
 
 def _record(outcome: Outcome, data: bytes) -> Record:
     from edgecal import __version__
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import machine
     from edgecal.core.edit_record import Left, NamedFile, Record, join_histories
     from edgecal.core.manifest import digest_of
     from edgecal.core.usable import unusable
@@ -120,7 +120,7 @@ def _record(outcome: Outcome, data: bytes) -> Record:
         ]
     return Record(
         command=f"cache {outcome.command}",
-        created=wiring.now(),
+        created=machine.now(),
         edgecal=__version__,
         inputs=tuple(source.past.file for source in outcome.sources),
         output=NamedFile(path=str(outcome.out), digest=digest_of(data)),

@@ -96,13 +96,13 @@ def _version(text: str) -> TensorRTVersion:
     """Read a version; X.Y means the patch of the newest JetPack with that minor, else 0."""
     from dataclasses import replace
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
     from edgecal.core.platforms import newest_patch
     from edgecal.core.versions import parse_tensorrt
 
     version = parse_tensorrt(text)
     if text.strip().count(".") == 1:
-        patch = newest_patch(wiring.platforms(), version.major, version.minor)
+        patch = newest_patch(lookup.platforms(), version.major, version.minor)
         version = replace(version, patch=patch)
     return version
 
@@ -112,7 +112,7 @@ def _manifest(source: Source, version: TensorRTVersion | None, out: Path) -> Man
     from dataclasses import replace
 
     from edgecal import __version__
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import caches, machine
     from edgecal.core.manifest import bundle_name
     from edgecal.errors import InputError
 
@@ -124,12 +124,12 @@ def _manifest(source: Source, version: TensorRTVersion | None, out: Path) -> Man
             where=str(out),
             remedy="give the output a name that does not end in .edgecal, or restamp the bundle",
         )
-    wiring.check_new_bundle(out, source=source.path)
+    caches.check_new_bundle(out, source=source.path)
     made_for, says = source.past.origin.tensorrt, version or source.manifest.tensorrt
     return replace(
         source.manifest,
         name=bundle_name(out.name),
-        created=wiring.now(),
+        created=machine.now(),
         edgecal=__version__,
         tensorrt=says,
         restamped_from=made_for if made_for != says else None,

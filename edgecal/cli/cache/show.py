@@ -69,13 +69,13 @@ def show(
 
     edgecal cache show resnet50.cache --sort scale --reverse
     """
-    from edgecal.cli import wiring
     from edgecal.cli.cache.rows import json_rows
+    from edgecal.cli.wiring import caches
     from edgecal.core.document import read_document
     from edgecal.core.oddities import explain_header, judge_scales
 
     story = Story(as_json=as_json, quiet=quiet, verbose=verbose)
-    document = read_document(wiring.read_cache(file).data, source=str(file))
+    document = read_document(caches.read_cache(file).data, source=str(file))
     meaning = explain_header(document)
     findings = (*document.findings, *meaning.findings, *judge_scales(document))
     chosen = _choose(document.entries, sort=sort, reverse=reverse, pattern=pattern)

@@ -60,9 +60,9 @@ def prepare(
     EdgecalError
         If something cannot be read, or nobody is left to roll out to.
     """
-    from edgecal.cli import wiring
     from edgecal.cli.building import read_bundles
     from edgecal.cli.selecting import chosen_targets
+    from edgecal.cli.wiring import bundling, rollouts
     from edgecal.core.rollout.plan import parse_rollout_name
     from edgecal.workflows.rollout.draft import draft
 
@@ -79,7 +79,7 @@ def prepare(
     targets = {one.name: one for one in chosen.values()}
     bundles = read_bundles(words.bundles, project)
     with (
-        wiring.looks(bundles, list(targets), over, lambda text: story.tell(plain(text))) as look,
+        rollouts.looks(bundles, list(targets), over, lambda text: story.tell(plain(text))) as look,
         story.progress() as progress,
     ):
         seen = 0
@@ -97,7 +97,7 @@ def prepare(
             _job(words, project, bundles, targets),
             waves=waves,
             policy=policy,
-            sources={one.manifest_digest: wiring.source_findings(one) for one in bundles},
+            sources={one.manifest_digest: bundling.source_findings(one) for one in bundles},
             world=world,
             look=look,
             tell=tell,
@@ -183,15 +183,15 @@ def find_bundles(
     InputError
         If one is not there any more, or is another one now.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import bundling
     from edgecal.errors import InputError
 
-    here = {one.manifest_digest: one for one in map(wiring.bundle, given or ())}
+    here = {one.manifest_digest: one for one in map(bundling.read_bundle, given or ())}
     found = []
     for digest, place in zip(digests, places, strict=True):
         bundle = next((one for key, one in here.items() if key == digest), None)
         if bundle is None and not given:
-            bundle = wiring.bundle(Path(place))
+            bundle = bundling.read_bundle(Path(place))
         if bundle is None or bundle.manifest_digest != digest:
             raise InputError(
                 f"the bundle {digest[:19]}… of this rollout is "
@@ -213,30 +213,30 @@ def find_targets(names: Sequence[str], job: Job, *, inventory: Path | None) -> d
     """
     from dataclasses import replace
 
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import lookup
 
     file = inventory or (Path(job.inventory) if job.inventory else None)
-    known = wiring.inventory(file).inventory.admitting(names).targets
+    known = lookup.inventory(file).inventory.admitting(names).targets
     found = {}
     for name in names:
         # without an inventory a plain name is a host of ssh_config, as it was in the beginning
         if name in known or not file or "@" in name or ":" in name:
-            target = wiring.target(name, known=known)
+            target = lookup.target(name, known=known)
             found[name] = replace(target, builder=job.builder) if job.builder else target
     return found
 
 
 def _default_name(bundle: Bundle) -> str:
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import machine
 
-    return f"{bundle.manifest.name.lstrip('._-') or 'rollout'}-{wiring.now():%Y%m%d-%H%M%S}"
+    return f"{bundle.manifest.name.lstrip('._-') or 'rollout'}-{machine.now():%Y%m%d-%H%M%S}"
 
 
 def _job(
     words: PlanWords, project: Project, bundles: Sequence[Bundle], targets: Mapping[str, Target]
 ) -> Job:
-    from edgecal.cli import wiring
     from edgecal.cli.building import build_timeout_s, choose_options, choose_profile
+    from edgecal.cli.wiring import lookup
     from edgecal.core.manifest import parse_name
     from edgecal.core.rollout.job import Job
 
@@ -249,7 +249,7 @@ def _job(
         "profile": choose_profile(words.profile, project),
         "layout": None,
     }
-    known = wiring.inventory(words.inventory)
+    known = lookup.inventory(words.inventory)
     drawn = known.inventory.admitting(list(targets)).targets
     return Job(
         places=tuple(str(one.path.resolve()) for one in bundles),

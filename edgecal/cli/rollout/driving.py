@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def make_world(limits: LimitWords, project: Project) -> World:
     """Make the world with as much at once as the command says, else as the project does."""
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import remote
     from edgecal.core.bandwidth import parse_rate
 
     defaults = project.rollout
@@ -41,7 +41,7 @@ def make_world(limits: LimitWords, project: Project) -> World:
         rate = parse_rate(limits.limit_rate, source="--limit-rate")
     if limits.bastion_rate:
         bastion_rate = parse_rate(limits.bastion_rate, source="--limit-rate-per-bastion")
-    return wiring.world(
+    return remote.world(
         limit_rate=rate,
         bastion_rate=bastion_rate,
         connections=limits.connections or defaults.connections,
@@ -60,7 +60,7 @@ def make_listeners(words: ListenerWords, project: Project, story: Story) -> tupl
     InputError
         If one cannot be told anything, or two things are to be on stdout.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import rollouts
     from edgecal.core.rollout.wording import parse_hook
     from edgecal.errors import InputError
 
@@ -72,7 +72,7 @@ def make_listeners(words: ListenerWords, project: Project, story: Story) -> tupl
             where="--events -",
             remedy="leave one of them out, or name a file for the events",
         )
-    made = wiring.listeners(
+    made = rollouts.listeners(
         events=events,
         hook=parse_hook(words.hook, source="--hook") if words.hook else defaults.hook,
         metrics=words.metrics or defaults.metrics,
@@ -99,7 +99,7 @@ def drive_to_end(name: str, journal: Journal, gear: Gear, story: Story) -> int:
 
     An interrupt ends only the driving: devices are left whole, and `resume` goes on.
     """
-    from edgecal.cli import wiring
+    from edgecal.cli.wiring import machine, rollouts
     from edgecal.workflows.rollout.drive import drive
     from edgecal.workflows.rollout.tasks import Progress
     from edgecal.workflows.rollout.work import Crew
@@ -113,14 +113,14 @@ def drive_to_end(name: str, journal: Journal, gear: Gear, story: Story) -> int:
         world=gear.world,
         tell=lambda target, news: inbox.put(Progress(target, news)),
     )
-    watch = Watch(standing, story, now_ms=wiring.now_ms, driving=True)
+    watch = Watch(standing, story, now_ms=machine.now_ms, driving=True)
     code = 0
     try:
         with (
-            wiring.hands(crew, gear.over, lambda text: story.tell(plain(text))) as hands,
+            rollouts.hands(crew, gear.over, lambda text: story.tell(plain(text))) as hands,
             watch.showing(),
             contextlib.closing(
-                drive(name, journal, hands, inbox=inbox, now_ms=wiring.now_ms)
+                drive(name, journal, hands, inbox=inbox, now_ms=machine.now_ms)
             ) as driving,
         ):
             for happening in driving:
@@ -131,7 +131,7 @@ def drive_to_end(name: str, journal: Journal, gear: Gear, story: Story) -> int:
     found = stand(journal, name)
 
     def show(console: Console) -> None:
-        show_rollout(console, found, now_ms=wiring.now_ms(), verbose=story.verbose)
+        show_rollout(console, found, now_ms=machine.now_ms(), verbose=story.verbose)
 
     if gear.takes_stdout:
         show(story.err)

@@ -20,14 +20,14 @@ def plan(words: PlanWords, limits: LimitWords, cluster: ClusterWords, output: Ou
 
     edgecal rollout plan net.edgecal --on 'module=orin-*' --waves 1,5,25%,100% --json
     """
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.documents import draft_document
     from edgecal.cli.rollout.drafting import prepare
     from edgecal.cli.rollout.driving import make_world
     from edgecal.cli.rollout.shown import show_draft
+    from edgecal.cli.wiring import lookup
 
     story = Story(as_json=output.as_json, quiet=output.quiet, verbose=output.verbose)
-    project = wiring.project()
+    project = lookup.project()
     over = cluster.request(project)
     found = prepare(words, project, make_world(limits, project), story, over=over).draft
     story.result(

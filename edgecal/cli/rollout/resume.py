@@ -55,19 +55,19 @@ def resume(
 
     edgecal rollout resume net-8.5-20260301-101500
     """
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.drafting import find_bundles, find_targets
     from edgecal.cli.rollout.driving import Gear, drive_to_end, make_listeners, make_world
     from edgecal.cli.rollout.standing import PAUSED, journal_url, stand
+    from edgecal.cli.wiring import lookup, machine, rollouts
     from edgecal.core.rollout.events import Kind
     from edgecal.errors import InputError
     from edgecal.workflows.rollout.wishes import wish
 
     story = Story(as_json=output.as_json, quiet=output.quiet, verbose=output.verbose)
-    project = wiring.project()
+    project = lookup.project()
     world = make_world(limits, project)
     over = cluster.request(project)
-    journal = wiring.journal(journal_url(journal_words.journal, project))
+    journal = rollouts.journal(journal_url(journal_words.journal, project))
     standing = stand(journal, name)
     _check_open(standing)
     plan = standing.rollout.plan
@@ -77,13 +77,13 @@ def resume(
     except InputError:
         if not paused:
             raise
-        wish(journal, name, Kind.RESUMED, who=world.owner, now_ms=wiring.now_ms())
+        wish(journal, name, Kind.RESUMED, who=world.owner, now_ms=machine.now_ms())
         _tell_resumed(journal, name, story)
         return
     found = find_bundles(plan.bundles, plan.job.places, bundles, rollout=name)
     targets = find_targets(list(standing.rollout.devices), plan.job, inventory=inventory)
     if paused:
-        wish(journal, name, Kind.RESUMED, who=world.owner, now_ms=wiring.now_ms())
+        wish(journal, name, Kind.RESUMED, who=world.owner, now_ms=machine.now_ms())
     heard, takes_stdout = make_listeners(listeners, project, story)
     with contextlib.closing(heard):
         gear = Gear(

@@ -57,20 +57,20 @@ def start(
     edgecal rollout start net.edgecal --on all --failures 5%,3 --missing 20% --deadline 3d
     --journal postgresql://ops@db/edgecal
     """
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.drafting import check_new_name, prepare
     from edgecal.cli.rollout.driving import Gear, drive_to_end, make_listeners, make_world
     from edgecal.cli.rollout.lines import devices
     from edgecal.cli.rollout.shown import show_draft
     from edgecal.cli.rollout.standing import journal_url
+    from edgecal.cli.wiring import lookup, machine, rollouts
     from edgecal.core.rollout.events import Event, Kind
     from edgecal.core.rollout.state import begin
     from edgecal.workflows.rollout.tasks import Journaled
 
     story = Story(as_json=output.as_json, quiet=output.quiet, verbose=output.verbose)
-    project = wiring.project()
+    project = lookup.project()
     world = make_world(limits, project)
-    journal = wiring.journal(journal_url(starting.journal, project))
+    journal = rollouts.journal(journal_url(starting.journal, project))
     heard, takes_stdout = make_listeners(listeners, project, story)
     with contextlib.closing(heard):
         check_new_name(words.name, journal)
@@ -81,7 +81,7 @@ def start(
             show_draft(story.err, prepared.draft, verbose=output.verbose)
         total = devices(sum(map(len, plan.waves)))
         confirm(f"roll out to {total} as {plan.rollout}", yes=starting.yes, story=story)
-        event = Event(kind=Kind.PLANNED, at_ms=wiring.now_ms(), why=world.owner, plan=plan)
+        event = Event(kind=Kind.PLANNED, at_ms=machine.now_ms(), why=world.owner, plan=plan)
         journal.create(plan.rollout, event)
         heard.hear(Journaled(event, begin(plan), 1))
         gear = Gear(

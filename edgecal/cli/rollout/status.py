@@ -58,13 +58,13 @@ def status(
 
     edgecal rollout status net-8.5-20260301-101500 --follow
     """
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.shown import show_rollout
     from edgecal.cli.rollout.standing import end_code, find_row, journal_url, stand
+    from edgecal.cli.wiring import lookup, machine, rollouts
     from edgecal.errors import InputError
 
     story = Story(as_json=output.as_json, quiet=output.quiet, verbose=output.verbose)
-    journal = wiring.journal(journal_url(journal_words.journal, wiring.project()))
+    journal = rollouts.journal(journal_url(journal_words.journal, lookup.project()))
     row = find_row(journal, name)
     code = _follow(row.rollout, journal, story) if follow else 0
     if verify and (broken := journal.verify(row.rollout)):
@@ -81,7 +81,7 @@ def status(
     story.result(
         document,
         lambda console: show_rollout(
-            console, found, now_ms=wiring.now_ms(), verbose=output.verbose
+            console, found, now_ms=machine.now_ms(), verbose=output.verbose
         ),
     )
     if follow:
@@ -90,15 +90,15 @@ def status(
 
 def _follow(name: str, journal: Journal, story: Story) -> int:
     """Show what is written to a journal until the rollout is over; gives an interrupt's code."""
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.standing import OVER, stand
     from edgecal.cli.rollout.watching import Watch
+    from edgecal.cli.wiring import machine
     from edgecal.core.rollout.machine import advance
     from edgecal.workflows.rollout.tasks import Journaled
 
     found = stand(journal, name)
     rollout, entries = found.rollout, found.entries
-    watch = Watch(rollout, story, now_ms=wiring.now_ms, driving=False)
+    watch = Watch(rollout, story, now_ms=machine.now_ms, driving=False)
     if not found.row.driver and rollout.phase not in OVER:
         story.tell(f"nobody drives it: 'edgecal rollout resume {name}' drives it on")
     try:
@@ -122,14 +122,14 @@ def list_rollouts(*, journal_words: JournalWords, output: OutputWords) -> None:
 
     edgecal rollout list
     """
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.documents import list_document
     from edgecal.cli.rollout.shown import show_list
     from edgecal.cli.rollout.standing import journal_url
+    from edgecal.cli.wiring import lookup, rollouts
     from edgecal.core.rollout.machine import replay
 
     story = Story(as_json=output.as_json, quiet=output.quiet, verbose=output.verbose)
-    journal = wiring.journal(journal_url(journal_words.journal, wiring.project()))
+    journal = rollouts.journal(journal_url(journal_words.journal, lookup.project()))
     every = journal.rollouts()
     shown = every if output.verbose or output.as_json else every[:_LISTED]
     rows = [

@@ -115,9 +115,9 @@ def retry(
 
     edgecal rollout retry net-8.5-20260301-101500 --failed --unreached
     """
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.lines import devices
     from edgecal.cli.rollout.standing import find_row, journal_url, stand
+    from edgecal.cli.wiring import lookup, machine, rollouts
     from edgecal.workflows.rollout import wishes
 
     story = Story(as_json=output.as_json, quiet=output.quiet, verbose=output.verbose)
@@ -127,9 +127,9 @@ def retry(
         *((*wishes.FAILED, *wishes.ROLLED_BACK) if failed else ()),
         *(wishes.UNREACHED if unreached else ()),
     ]
-    journal = wiring.journal(journal_url(journal_words.journal, wiring.project()))
+    journal = rollouts.journal(journal_url(journal_words.journal, lookup.project()))
     find_row(journal, name)
-    _, names = wishes.retry(journal, name, phases, who=wiring.owner(), now_ms=wiring.now_ms())
+    _, names = wishes.retry(journal, name, phases, who=machine.owner(), now_ms=machine.now_ms())
     tell_wish(f"{devices(len(names))} to be tried again", stand(journal, name), story, names=names)
 
 
@@ -141,16 +141,16 @@ def _wish(
     *,
     ask: Callable[[Standing, Story], None] | None = None,
 ) -> None:
-    from edgecal.cli import wiring
     from edgecal.cli.rollout.standing import journal_url, stand
+    from edgecal.cli.wiring import lookup, machine, rollouts
     from edgecal.workflows.rollout.wishes import wish
 
     story = Story(as_json=output.as_json, quiet=output.quiet, verbose=output.verbose)
-    journal = wiring.journal(journal_url(journal_words.journal, wiring.project()))
+    journal = rollouts.journal(journal_url(journal_words.journal, lookup.project()))
     standing = stand(journal, name)
     if ask is not None:
         ask(standing, story)
-    wish(journal, name, kind, who=wiring.owner(), now_ms=wiring.now_ms())
+    wish(journal, name, kind, who=machine.owner(), now_ms=machine.now_ms())
     tell_wish(kind.value, stand(journal, name), story)
 
 

@@ -1,1 +1,1 @@
-"""Every compatibility rule: one rule, one pure function, one source."""
+"""Every rule about targets, bundles and their pairing: one rule, one pure function, one source."""

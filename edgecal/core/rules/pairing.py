@@ -219,8 +219,7 @@ def other_builder(facts: TargetFacts, builder: BuilderFact) -> BuilderFact | Non
             for one in facts.builders
             if one.name == TENSORRT
             and one.tensorrt is not None
-            and (one.tensorrt.major, one.tensorrt.minor, one.tensorrt.patch)
-            == (wanted.major, wanted.minor, wanted.patch)
+            and one.tensorrt.major_minor_patch == wanted.major_minor_patch
         ),
         None,
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgecal.core import access
-from edgecal.core.access import Visit
 from edgecal.core.findings import Finding, Severity
+from edgecal.core.rules import boards, folders, installations
 from edgecal.core.rules.pairing import FIRST_TRTEXEC, REFERENCE
+from edgecal.core.rules.visit import Visit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +165,7 @@ def root_writable(pair: Pairing) -> Iterator[Finding]:
     Source: the probe, which tries the nearest folder that exists.
     Remedy: another folder, or other rights.
     """
-    yield from access.root_writable(_visit(pair))
+    yield from folders.root_writable(_visit(pair))
 
 
 def target_tools(pair: Pairing) -> Iterator[Finding]:
@@ -179,7 +179,7 @@ def target_tools(pair: Pairing) -> Iterator[Finding]:
     Source: the probe.
     Remedy: install GNU coreutils and util-linux.
     """
-    yield from access.target_tools(_visit(pair))
+    yield from installations.target_tools(_visit(pair))
 
 
 def gpu_access(pair: Pairing) -> Iterator[Finding]:
@@ -192,7 +192,7 @@ def gpu_access(pair: Pairing) -> Iterator[Finding]:
     Remedy: add the user to these groups.
     """
     if pair.facts.gpu_access is False and pair.builder and not pair.builder_is(REFERENCE):
-        yield from access.gpu_access(_visit(pair))
+        yield from boards.gpu_access(_visit(pair))
 
 
 def _visit(pair: Pairing) -> Visit:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgecal.adapters.cluster.store import Store
-from edgecal.cli import wiring
+from edgecal.cli.wiring import lookup
 from edgecal.core.build import BuildOptions
 from edgecal.core.rollout.job import Job
 from edgecal.errors import InventoryError
@@ -53,7 +53,7 @@ def task(target: str, action: Action = Action.PUSH) -> DeviceTask:
 def post_of(
     fleet: Fleet, name: str, cluster: HereCluster, *targets: str, world: World | None = None
 ) -> Post:
-    known = wiring.inventory(fleet.toml).inventory.targets
+    known = lookup.inventory(fleet.toml).inventory.targets
     return Post(
         {one: known[one] for one in targets or fleet.names},
         world or fleet.world(),
