@@ -6,13 +6,15 @@ bits of `edgecal.core.histogram.add_sums`.
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecal.adapters.counting import FEW, PART, keys_of
+from edgecal.adapters.counting import FEW, PART
 from edgecal.adapters.machine_code import load_counting
+from edgecal.core.float_keys import keys_of
 from edgecal.core.peaks import rank_of
 from edgecal.core.sweep import Bounds, Sweep, sums_of_bins
 
@@ -48,6 +50,11 @@ class OpenCvSweep(Sweep):
     _adder = staticmethod(add_with_opencv)
 
 
+def _address(array: npt.NDArray[Any]) -> int:
+    """Say where an array that can be written to lies: in a fifth of the time that NumPy takes."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+
+
 @lru_cache(maxsize=1 << 12)
 def _keys_of(within: Bounds) -> list[int]:
     # infinities are not within anything
@@ -75,8 +82,8 @@ def _compiled(count: Callable[..., int]) -> type[Sweep]:
                 self._room = np.empty(2 * few + 2 + rows + few + rank, np.int32)
             sizes = (self.sample.size, start, least, most, rows, offset, bins, few, rank)
             tables = np.empty(2 * bins + PART, np.uint16)
-            given = (self.sample, np.asarray(sizes, np.int64), grids, counts, tables, self._room)
-            done = count(*[one.ctypes.data for one in given])
+            ours = (np.asarray(sizes, np.int64), grids, counts, tables, self._room)
+            done = count(self.sample.ctypes.data, *[_address(one) for one in ours])
             found = self._room[2 * few : 2 * few + 2 + rows].view(np.float32)
             low, high, *self._peaks = found.tolist()
             if done > start:

@@ -27,13 +27,6 @@ _GREATEST = 0x7FFF_FFFF
 """The greatest int32; all bits of a float32 but its sign."""
 
 
-def keys_of(values: Values) -> npt.NDArray[np.int32]:
-    """Give whole numbers that sort as the values do, NaN and infinities at both ends."""
-    bits = values.view(np.int32)
-    keys: npt.NDArray[np.int32] = bits ^ ((bits >> np.int32(31)) & np.int32(_GREATEST))
-    return keys
-
-
 def count_in_a_loop(  # noqa: C901, PLR0912, PLR0915, PLR0917 - compiled: no keywords, no calls
     values: Values,
     start: int,
@@ -67,7 +60,8 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0915, PLR0917 - compiled: no key
     start
         Where to begin.
     least, most
-        Keys: it stops at the first part of `PART` values that does not lie within.
+        Keys as in `edgecal.core.float_keys`: it stops at the first part of `PART` values that does
+        not lie within.
     grids, offset, counts
         As `add_sums` has them.
     ends

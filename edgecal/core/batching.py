@@ -64,13 +64,15 @@ def fixed_batch(inputs: Sequence[TensorInfo]) -> int | None:
 def stack(
     samples: Sequence[Mapping[str, npt.NDArray[Any]]], *, source: str = "data"
 ) -> dict[str, npt.NDArray[Any]]:
-    """Make one batch of samples.
+    """Make one batch of samples; that of a single one shares its memory.
 
     Raises
     ------
     DatasetError
         If their shapes differ.
     """
+    if len(samples) == 1:
+        return {name: value[np.newaxis] for name, value in samples[0].items()}
     try:
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
     except ValueError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecal.core.npz import read_arrays
+from edgecal.core.npz import read_arrays, write_arrays
 from edgecal.core.quant import cosine
 from edgecal.errors import BundleError
 
@@ -42,9 +41,7 @@ def serialize_golden(runs: Sequence[GoldenRun]) -> bytes:
         for number, run in enumerate(runs):
             for position, name in enumerate(names):
                 arrays[f"{number}/{part}/{position}"] = getattr(run, part)[name]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return write_arrays(arrays)
 
 
 def parse_golden(data: bytes, *, source: str) -> tuple[GoldenRun, ...]:

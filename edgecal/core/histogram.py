@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgecal.core.float_keys import keys_of, values_of_keys
 from edgecal.core.peaks import NO_PEAKS, Peaks, peak_of
-from edgecal.core.sweep import Bounds, Sweep, bins_of, bounds_of, sums_of_bins
+from edgecal.core.sweep import Bounds, Sweep, bins_of, bounds_of
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 BINS: Final = 2048
 """TensorRT's number of bins over absolute values (kernel names in libnvinfer 8.4.1)."""
+
+_STEPS: Final = np.arange(-2, 3, dtype=np.int32).reshape(-1, 1)
 
 MOST_CLAMPS: Final = 8
 """Of one tensor at once: their bin numbers are added up in 16 bits, and 15 would still fit."""
@@ -260,15 +263,17 @@ class Tally:
         if held.size == 0:
             return
         # every place where a number can change, of all values seen: so every sum occurs here
-        places = np.concatenate([_places(view.range_end) for view in self._views])
+        ranges = dict.fromkeys(view.range_end for view in self._views)
+        places = np.concatenate([_places(one) for one in ranges])
         places = np.clip(places, np.float32(root.low), np.float32(root.high))
-        grids = self._grids
-        sums = sums_of_bins(places, grids, self._offset)
-        bins = np.zeros(len(self._sums), np.int64)
-        for view, grid in zip(self._views, grids, strict=True):
-            bins[sums] = bins_of(places, grid)
+        bins = [bins_of(places, grid) for grid in self._grids]
+        sums = sum(bins, np.full(places.shape, self._offset, np.int16)).view(np.uint16)
+        place_of = np.zeros(len(self._sums), np.int64)
+        place_of[sums] = np.arange(len(places))
+        found, counted = place_of[held], self._sums[held]
+        for view, own in zip(self._views, bins, strict=True):
             view.counts = view.counts.copy()
-            np.add.at(view.counts, bins[held] + BINS, self._sums[held])
+            np.add.at(view.counts, own[found] + BINS, counted)
         self._sums[:] = 0
 
 
@@ -377,9 +382,6 @@ def _places(range_end: float) -> Values:
     """
     most = float(np.finfo(np.float32).max)
     exact = np.arange(-BINS, BINS + 1) * (range_end / BINS)
-    edges = np.clip(exact, -most, most).astype(np.float32)
-    with np.errstate(over="ignore"):  # beyond the last number lies infinity, which is cut off
-        below, above = (np.nextafter(edges, np.float32(end)) for end in (-np.inf, np.inf))
-        more = [np.nextafter(below, np.float32(-np.inf)), np.nextafter(above, np.float32(np.inf))]
-    places: Values = np.concatenate([edges, below, above, *more])
-    return places
+    keys = keys_of(np.clip(exact, -most, most).astype(np.float32))
+    near = np.clip(keys + _STEPS, *keys_of(np.asarray((-most, most), np.float32)))
+    return values_of_keys(near.reshape(-1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ import numpy as np
 from edgecal.core.amax import amax_of
 from edgecal.core.findings import Finding, Severity
 from edgecal.core.histogram import BINS, Histogram, collect, start_histogram
-from edgecal.core.npz import read_arrays
+from edgecal.core.npz import read_arrays, write_arrays
 from edgecal.core.peaks import Peaks
 from edgecal.core.quant import scale_of
 from edgecal.core.tensors import apply_copies, constant_entries, copies
@@ -180,9 +179,7 @@ def serialize_histograms(histograms: Mapping[str, Histogram]) -> bytes:
         # in text: their sums have more than 64 bits
         "peaks": np.asarray([f"{one.peaks.total:x} {one.peaks.count}" for one in values], np.str_),
     }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+    return write_arrays(arrays)
 
 
 def parse_histograms(data: bytes, *, source: str) -> dict[str, Histogram]:
