@@ -17,10 +17,15 @@ from edgecal.core.tensors import apply_copies, constant_entries, copies
 from edgecal.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from edgecal.core.graph import Graph
     from edgecal.core.versions import TensorRTVersion
+
+    Over = Callable[
+        [Callable[[Histogram], np.float32 | None], Iterable[Histogram]],
+        Iterable[np.float32 | None],
+    ]
 
 SCHEMA: Final = 1
 """Of `histograms.npz`, apart from the bundle's."""
@@ -52,25 +57,34 @@ def scales_from(
     algorithm: str,
     percentile: float,
     tensorrt: TensorRTVersion,
+    over: Over = map,
 ) -> Scales:
     """Turn statistics into the scales that this TensorRT would have written.
+
+    Parameters
+    ----------
+    over
+        Maps a function over values; several threads may do so at once.
 
     Raises
     ------
     InputError
         If the algorithm is unknown.
     """
-    measured: dict[str, np.float32] = {}
-    for name, histogram in histograms.items():
-        scale = _scale(histogram, algorithm, percentile)
-        if scale is not None:
-            measured[name] = scale
-    constants: dict[str, np.float32] = {}
-    for entry, name in constant_entries(graph, tensorrt).items():
-        value = np.asarray(graph.constants[name], np.float32)
-        scale = _scale(collect(start_histogram(value), value), algorithm, percentile)
-        if scale is not None:
-            constants[entry] = scale
+
+    def scales(several: Mapping[str, Histogram]) -> dict[str, np.float32]:
+        found = over(lambda one: _scale(one, algorithm, percentile), several.values())
+        both = zip(several, found, strict=True)
+        return {name: scale for name, scale in both if scale is not None}
+
+    measured = scales(histograms)
+    values = {
+        entry: np.asarray(graph.constants[name], np.float32)
+        for entry, name in constant_entries(graph, tensorrt).items()
+    }
+    constants = scales(
+        {entry: collect(start_histogram(value), value) for entry, value in values.items()}
+    )
     return Scales(
         activations=apply_copies(measured, copies(graph, tensorrt)),
         constants=constants,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -425,6 +426,7 @@ def derive_calibration(
             percentile=options.percentile,
             tensorrt=tensorrt,
             given=given or {},
+            workers=options.workers,
         )
         return made[algorithm][0].activations
 
@@ -498,15 +500,19 @@ def _scales(
     percentile: float,
     tensorrt: TensorRTVersion,
     given: Mapping[str, Override],
+    workers: int,
 ) -> tuple[Scales, tuple[OverrideRecord, ...]]:
-    scales, overridden = apply_overrides(
-        scales_from(
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        measured = scales_from(
             statistics.histograms,
             graph,
             algorithm=algorithm,
             percentile=percentile,
             tensorrt=tensorrt,
-        ),
+            over=pool.map,
+        )
+    scales, overridden = apply_overrides(
+        measured,
         given,
         wanted=tuple(statistics.histograms),
         copies=copies(graph, tensorrt),

@@ -83,6 +83,26 @@ def test_an_interrupt_is_exit_130(
     assert json.loads(capsys.readouterr().out)["exit_code"] == 130
 
 
+def test_an_interrupt_while_modules_load_is_exit_130_without_a_traceback() -> None:
+    code = (
+        "import sys, edgecal.__main__ as entry\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'edgecal.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_help_shows_every_command_and_the_version_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

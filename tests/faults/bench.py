@@ -308,10 +308,14 @@ class Bench:
         self.own()
 
     def own(self) -> None:
-        """Give the device's files to its user."""
-        if self.server is None and self.workshop.user is not None:
-            user = str(self.workshop.user)
-            subprocess.run(["chown", "-hR", f"{user}:{user}", str(self.root)], check=True)
+        """Give the device's files to its user, while its processes may make and delete some."""
+        user = self.workshop.user
+        if self.server is None and user is not None:
+            os.lchown(self.root, user, user)
+            for folder, folders, files in os.walk(self.root):
+                for name in (*folders, *files):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.lchown(Path(folder, name), user, user)
 
     def _write_project(self) -> None:
         server = self.server
