@@ -29,9 +29,15 @@ _MOST = float(np.finfo(np.float32).max)
 
 
 @cache
-def fastest_sweep() -> type[Sweep]:
-    """Choose the way this host can count fastest; has it compiled, once a host."""
-    count = load_counting()
+def fastest_sweep(warn: Callable[[str], object] = lambda _text: None) -> type[Sweep]:
+    """Choose the way this host can count fastest; has it compiled, once a host.
+
+    Parameters
+    ----------
+    warn
+        Hears why it is not the fastest of all, where that should be possible.
+    """
+    count = load_counting(warn)
     return _compiled(count) if count else OpenCvSweep
 
 

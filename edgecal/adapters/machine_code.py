@@ -33,8 +33,13 @@ _LONGEST_S: Final = 120.0
 _DIGEST_BYTES: Final = 32
 
 
-def load_counting() -> Callable[..., int] | None:
+def load_counting(warn: Callable[[str], object]) -> Callable[..., int] | None:
     """Load the loop, having it compiled if need be; nothing where that is not possible here.
+
+    Parameters
+    ----------
+    warn
+        Hears why, where numba is installed.
 
     Returns
     -------
@@ -46,7 +51,13 @@ def load_counting() -> Callable[..., int] | None:
         llvm = _llvm()
         about = f"numba {version('numba')}, llvmlite {version('llvmlite')}"
         data = _kept_or_compiled(f"{about}, {llvm.get_host_cpu_name()}, {_features(llvm)}")
-    except (ImportError, OSError, subprocess.SubprocessError):
+    except ImportError:
+        return None
+    except (OSError, subprocess.SubprocessError) as error:
+        warn(
+            "numba is installed, but cannot compile what counts values: OpenCV counts them, to "
+            f"the same bits but slower ({_reason(error)})"
+        )
         return None
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), host_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(data))
@@ -56,6 +67,13 @@ def load_counting() -> Callable[..., int] | None:
     function: Any = prototype(engine.get_function_address(SYMBOL))
     function.owner = engine  # which has the memory that it lies in
     return cast("Callable[..., int]", function)
+
+
+def _reason(error: Exception) -> str:
+    """Give the last line of what the compiler said, if it was it that failed."""
+    said: bytes = getattr(error, "stderr", None) or b""
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else str(error)
 
 
 def host_machine() -> Any:

@@ -29,7 +29,7 @@ from edgecal.core.shapes import by_x
 from edgecal.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     import numpy.typing as npt
@@ -152,7 +152,10 @@ class OrtBackend:
     name = "onnxruntime"
     version: str = onnxruntime.__version__
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(
+        self, model: OnnxModel, *, warn: Callable[[str], object] = lambda _text: None
+    ) -> None:
+        self._warn = warn
         refuse_plugins(model.proto, model.path)
         self._given = model
         self._model = in_float32(model)
@@ -210,7 +213,7 @@ class OrtBackend:
 
     def sweep(self) -> type[Sweep]:
         """Give the fastest way to count values by their bins."""
-        return fastest_sweep()
+        return fastest_sweep(self._warn)
 
     def _load_in_blocks(self, model: bytes) -> OrtNetwork | None:
         """Load the network as it is once optimised, less what puts tensors in order.

@@ -53,8 +53,8 @@ def kept(folder: Path) -> list[Path]:
 
 
 def test_code_is_compiled_once(compiled: list[bytes], folders: tuple[Path, Path]) -> None:
-    assert machine_code.load_counting()
-    assert machine_code.load_counting()
+    assert machine_code.load_counting(print)
+    assert machine_code.load_counting(print)
     assert len(compiled) == 1
     assert [len(kept(one)) for one in folders] == [1, 0]
 
@@ -63,8 +63,8 @@ def test_code_lies_in_the_users_folder_where_the_other_is_not_ours(
     compiled: list[bytes], folders: tuple[Path, Path]
 ) -> None:
     folders[0].write_text("in the way")
-    assert machine_code.load_counting()
-    assert machine_code.load_counting()
+    assert machine_code.load_counting(print)
+    assert machine_code.load_counting(print)
     assert len(compiled) == 1
     assert len(kept(folders[1])) == 1
 
@@ -74,8 +74,8 @@ def test_code_runs_where_it_cannot_be_kept(
 ) -> None:
     for one in folders:
         one.write_text("in the way")
-    assert machine_code.load_counting()
-    assert machine_code.load_counting()
+    assert machine_code.load_counting(print)
+    assert machine_code.load_counting(print)
     assert len(compiled) == 2
 
 
@@ -83,25 +83,40 @@ def test_code_runs_where_it_cannot_be_kept(
 def test_code_that_was_cut_off_is_compiled_again(
     left: int, compiled: list[bytes], folders: tuple[Path, Path]
 ) -> None:
-    machine_code.load_counting()
+    machine_code.load_counting(print)
     (place,) = kept(folders[0])
     whole = place.read_bytes()
     place.write_bytes(whole[:left])
-    assert machine_code.load_counting()
+    assert machine_code.load_counting(print)
     assert len(compiled) == 2
     assert place.read_bytes() == whole
 
 
-@pytest.mark.parametrize("error", [OSError(), subprocess.CalledProcessError(1, "python")])
-def test_without_a_compiler_opencv_counts(
-    error: Exception, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(13, "Permission denied"), "Permission denied"),
+        (
+            subprocess.CalledProcessError(
+                1, "x", stderr=b"Traceback\n  ..\nImportError: NumPy 9\n\n"
+            ),
+            "(ImportError: NumPy 9)",
+        ),
+        (subprocess.TimeoutExpired("python", 120), "timed out"),
+    ],
+)
+def test_without_a_compiler_opencv_counts_and_that_is_said(
+    error: Exception, why: str, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> bytes:
         raise error
 
     monkeypatch.setattr(machine_code, "_compiled", fail)
-    assert machine_code.load_counting() is None
-    assert binning.fastest_sweep.__wrapped__() is binning.OpenCvSweep
+    told: list[str] = []
+    assert binning.fastest_sweep.__wrapped__(told.append) is binning.OpenCvSweep
+    assert len(told) == 1
+    assert "OpenCV counts them" in told[0]
+    assert why in told[0]
     assert not any(one.exists() for one in folders)
 
 

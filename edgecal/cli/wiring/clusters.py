@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgecal.cli.story import warn_once
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -63,7 +65,9 @@ def run_worker(
     host, port = parse_listen(listen) if listen else (None, 0)
 
     def duties(say: Callable[[str, bytes], object]) -> worker.Duties:
-        measurer = Measurer(lambda digest: load_packed(store.read(digest)), fastest_sweep)
+        measurer = Measurer(
+            lambda digest: load_packed(store.read(digest)), lambda: fastest_sweep(warn_once)
+        )
         post = Post(targets, world, store.bundle, say=say, tell=tell)
         return worker.Duties(
             operations={

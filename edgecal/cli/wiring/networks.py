@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.markup import escape
 
 from edgecal.cli.printable import printable
+from edgecal.cli.story import warn_once
 from edgecal.cli.wiring import lookup
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def backend(network: OnnxModel) -> Backend:
     """Make the ONNX Runtime backend for a network."""
     from edgecal.adapters.ort_backend import OrtBackend
 
-    return OrtBackend(network)
+    return OrtBackend(network, warn=warn_once)
 
 
 def tensorrt_calibrator(
