@@ -7,19 +7,19 @@ bits of `edgecal.core.histogram.add_sums`.
 from __future__ import annotations
 
 import ctypes
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edgecal.adapters.counting import FEW, PART
+from edgecal.adapters.counting import FEW, FOUND, PART, STOP
 from edgecal.adapters.machine_code import load_counting
 from edgecal.core.float_keys import keys_of
 from edgecal.core.peaks import rank_of
-from edgecal.core.sweep import Bounds, Sweep, sums_of_bins
+from edgecal.core.sweep import Bins, Bounds, Sweep, sums_of_bins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -38,7 +38,9 @@ def fastest_sweep(warn: Callable[[str], object] = lambda _text: None) -> type[Sw
         Hears why it is not the fastest of all, where that should be possible.
     """
     count = load_counting(warn)
-    return _compiled(count) if count else OpenCvSweep
+    if count is None:
+        return OpenCvSweep
+    return type("CompiledSweep", (_CompiledSweep,), {"function": staticmethod(count)})
 
 
 def add_with_opencv(values: Values, grids: Grids, offset: int, counts: Counts) -> None:
@@ -56,50 +58,83 @@ class OpenCvSweep(Sweep):
     _adder = staticmethod(add_with_opencv)
 
 
+class _CompiledBins(Bins):
+    """With what does not change from sample to sample."""
+
+    def __init__(self, within: Bounds, grids: Grids, offset: int, counts: Counts) -> None:
+        super().__init__(within, grids, offset, counts)
+        # infinities are not within anything
+        held = (max(within.low, -_MOST), min(within.high, _MOST))
+        least, most = keys_of(np.asarray(held, np.float32)).tolist()
+        places = _address(grids), _address(counts)
+        self.row = (least, most, offset, len(grids), counts.size, *places)
+
+
+class _CompiledSweep(Sweep):
+    """Finds the peaks while it counts, and has many samples counted by one call."""
+
+    bins = _CompiledBins
+    function: Callable[[int, int, int], None]
+    """As `load_counting` gives it."""
+
+    def __init__(self, sample: Values) -> None:
+        super().__init__(sample)
+        size = sample.size
+        few, rank = -(-size // FEW), rank_of(size)
+        self._room = np.empty(3 * few + rank, np.float32)
+        """What is in it is kept from call to call."""
+        self.row = (_address(sample), size, few, rank, _address(self._room))
+        self._peaks: list[float] = []
+
+    @classmethod
+    def count_each(cls, samples: Sequence[Values], bins: Sequence[Bins]) -> list[tuple[Sweep, int]]:
+        sweeps = [cls(sample) for sample in samples]
+        return list(zip(sweeps, _count(cls.function, sweeps, bins, 0), strict=True))
+
+    def count(self, start: int, bins: Bins) -> int:
+        return _count(self.function, [self], [bins], start)[0]
+
+    def part(self, start: int) -> Values:
+        return self.sample[start : start + PART]
+
+    def peaks(self, bins: Bins) -> list[float]:
+        return self._peaks[: len(bins.grids)]
+
+    def hear(self, low: float, high: float, peaks: list[float], *, some: bool) -> None:
+        """Take what was found; the bounds only if some values were counted."""
+        self._peaks = peaks
+        if some:
+            self.bounds = self.bounds.and_those(Bounds(low + 0.0, high + 0.0))  # one zero
+
+
+def _count(
+    function: Callable[[int, int, int], None],
+    sweeps: Sequence[_CompiledSweep],
+    several: Sequence[Bins],
+    start: int,
+) -> list[int]:
+    bins = cast("Sequence[_CompiledBins]", several)
+    found = np.empty((len(sweeps), FOUND), np.float32)
+    places = range(_address(found), _address(found) + found.nbytes, found.strides[0])
+    table = np.asarray(
+        [
+            (start, place, *one.row, *into.row)
+            for one, into, place in zip(sweeps, bins, places, strict=True)
+        ],
+        np.int64,
+    )
+    small = np.zeros(PART + 2 * max(one.counts.size for one in bins), np.uint16)
+    function(_address(table), len(table), _address(small))
+    stops: list[int] = table[:, STOP].tolist()
+    for one, stop, (low, high, *peaks) in zip(sweeps, stops, found.tolist(), strict=True):
+        one.hear(low, high, peaks, some=stop > start)
+    return stops
+
+
 def _address(array: npt.NDArray[Any]) -> int:
-    """Say where an array that can be written to lies: in a fifth of the time that NumPy takes."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
-
-
-@lru_cache(maxsize=1 << 12)
-def _keys_of(within: Bounds) -> list[int]:
-    # infinities are not within anything
-    held = (max(within.low, -_MOST), min(within.high, _MOST))
-    keys: list[int] = keys_of(np.asarray(held, np.float32)).tolist()
-    return keys
-
-
-def _compiled(count: Callable[..., int]) -> type[Sweep]:
-    class CompiledSweep(Sweep):
-        """Finds the peaks while it counts."""
-
-        def __init__(self, sample: Values) -> None:
-            super().__init__(np.ascontiguousarray(sample, np.float32))
-            self._room: npt.NDArray[np.int32] | None = None
-            self._peaks: list[float] = []
-
-        def count(
-            self, start: int, within: Bounds, grids: Grids, offset: int, counts: Counts
-        ) -> int:
-            least, most = _keys_of(within)
-            rows, bins = len(grids), counts.size
-            few, rank = -(-self.sample.size // FEW), rank_of(self.sample.size)
-            if self._room is None:  # what is in it is kept from call to call
-                self._room = np.empty(2 * few + 2 + rows + few + rank, np.int32)
-            sizes = (self.sample.size, start, least, most, rows, offset, bins, few, rank)
-            tables = np.empty(2 * bins + PART, np.uint16)
-            ours = (np.asarray(sizes, np.int64), grids, counts, tables, self._room)
-            done = count(self.sample.ctypes.data, *[_address(one) for one in ours])
-            found = self._room[2 * few : 2 * few + 2 + rows].view(np.float32)
-            low, high, *self._peaks = found.tolist()
-            if done > start:
-                self.bounds = self.bounds.and_those(Bounds(low + 0.0, high + 0.0))  # one zero
-            return done
-
-        def part(self, start: int) -> Values:
-            return self.sample[start : start + PART]
-
-        def peaks(self, grids: Grids) -> list[float]:
-            return self._peaks
-
-    return CompiledSweep
+    """Say where an array lies."""
+    try:  # takes a third of the time, but not for what can only be read, or is empty
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    except (TypeError, ValueError):
+        place: int = array.__array_interface__["data"][0]
+        return place

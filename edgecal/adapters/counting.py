@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgecal.core.sweep import MOST_GRIDS
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -17,8 +19,22 @@ if TYPE_CHECKING:
 FEW: Final = 256
 """Of so many values only the ends are kept."""
 
-PART: Final = 16 * FEW
+PART: Final = 4 * FEW
 """Values whose sums stay in the processor's nearest cache until they are counted."""
+
+COLUMNS: Final = 14
+"""Of the table that `binning` fills and `counting_compiler` reads, a row for each sample.
+
+First where to begin and where to put what is found; then the sample's address, size, columns of
+ends, rank and room; then the least and the greatest key, the offset, the numbers of grids and bins,
+and the addresses of grids and counts.
+"""
+
+STOP: Final = 0
+"""The column that says where to begin, and afterwards where it stopped."""
+
+FOUND: Final = 2 + MOST_GRIDS
+"""Numbers that are found of a sample: its ends, and a peak for each grid."""
 
 _MOST_PARTS = 0xFFFF // (PART // 2 + 1)
 """After which a 16-bit count could overflow."""
@@ -71,13 +87,11 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0915, PLR0917 - compiled: no key
     peaks
         Takes a peak for each grid, if all was counted.
     left, right, sums, tops, heap
-        Room to work in: twice the size of `counts`, `PART` numbers, a number for each column of
-        `ends`, and as many as a peak's rank is.
+        Room to work in: twice the size of `counts`, full of zeros before and after; `PART` numbers,
+        a number for each column of `ends`, and as many as a peak's rank is.
     """
     greatest = np.int32(_GREATEST)
     parts, one = 0, np.uint16(1)
-    left[:] = 0
-    right[:] = 0
     done = values.size
     all_low, all_high = greatest, ~greatest
     for first in range(start, values.size, PART):
@@ -118,12 +132,20 @@ def count_in_a_loop(  # noqa: C901, PLR0912, PLR0915, PLR0917 - compiled: no key
                 counts[place] += np.int64(left[place]) + np.int64(right[place])
             left[:] = 0
             right[:] = 0
-    for place in range(counts.size):
-        counts[place] += np.int64(left[place]) + np.int64(right[place])
     if done > start:
         found = seen.view(np.int32)
         found[0] = all_low ^ ((all_low >> np.int32(31)) & greatest)
         found[1] = all_high ^ ((all_high >> np.int32(31)) & greatest)
+        sums[:2] = offset
+        for row in range(grids.shape[0]):
+            bottom, top, scale, width = grids[row, 0], grids[row, 1], grids[row, 2], grids[row, 3]
+            for end in range(2):
+                value = max(bottom, min(top, seen[end]))
+                sums[end] += np.uint16(np.int32(value * scale / width))
+        for place in range(np.int64(sums[0]), np.int64(sums[1]) + 1):
+            counts[place] += np.int64(left[place]) + np.int64(right[place])
+            left[place] = 0
+            right[place] = 0
     if done < values.size:
         return done
 

@@ -9,11 +9,11 @@ import importlib
 import sys
 from typing import Any
 
-import numpy as np
+from edgecal.adapters.counting import COLUMNS, PART, STOP, count_in_a_loop
+from edgecal.adapters.machine_code import SYMBOL, host_machine
 
-from edgecal.adapters.counting import PART, count_in_a_loop
-from edgecal.adapters.machine_code import ARGUMENTS, SYMBOL, host_machine
-
+_BYTES = 4
+"""Of a float32 or an int32."""
 _LANGUAGE_OF_C = ("llvm.", "mem")
 """How names begin that the code may ask for: instructions, and what fills and copies memory."""
 
@@ -25,37 +25,53 @@ def main() -> None:
     # as NumPy divides: a test for zero in the loop would keep it from running in vectors
     options = {"error_model": "numpy"}
     count = numba.njit(**options)(count_in_a_loop)
+    int32s, float32s, int64s = (
+        _pointer_to(numba, one) for one in (types.int32, types.float32, types.int64)
+    )
 
-    def entry(  # noqa: PLR0917 - C has no keywords
-        values: Any, sizes: Any, grids: Any, counts: Any, small: Any, room: Any
-    ) -> Any:
-        size, start, least, most, rows, offset, bins, few, rank = array(sizes, 9)
-        ends = array(room, (2, few))
-        rest = array(room, 2 * few + 2 + rows + few + rank)[2 * few :].view(np.float32)
-        seen, rest = rest[:2], rest[2:]
-        peaks, rest = rest[:rows], rest[rows:]
-        tables = array(small, 2 * bins + PART)
-        return count(
-            array(values, size),
-            start,
-            least,
-            most,
-            array(grids, (rows, 4)),
-            offset,
-            array(counts, bins),
-            ends,
-            seen,
-            peaks,
-            tables[:bins],
-            tables[bins : 2 * bins],
-            tables[2 * bins :],
-            rest[:few],
-            rest[few:],
-        )
+    def entry(table: Any, length: Any, small: Any) -> None:
+        rows = array(table, (length, COLUMNS))
+        for each in range(length):
+            row = rows[each]
+            start, seen, values, size, few = row[0], row[1], row[2], row[3], row[4]
+            rank, room, least, most, offset = row[5], row[6], row[7], row[8], row[9]
+            number, bins, grids, counts = row[10], row[11], row[12], row[13]
+            tops = room + 2 * few * _BYTES
+            tables = array(small, PART + 2 * bins)
+            rows[each, STOP] = count(
+                array(float32s(values), size),
+                start,
+                least,
+                most,
+                array(float32s(grids), (number, 4)),
+                offset,
+                array(int64s(counts), bins),
+                array(int32s(room), (2, few)),
+                array(float32s(seen), 2),
+                array(float32s(seen + 2 * _BYTES), number),
+                tables[PART : PART + bins],
+                tables[PART + bins :],
+                tables[:PART],
+                array(float32s(tops), few),
+                array(float32s(tops + few * _BYTES), rank),
+            )
 
-    pointers = [types.CPointer(getattr(types, one)) for one in ARGUMENTS]
-    compiled = numba.cfunc(types.int64(*pointers), **options)(entry)
+    arguments = types.CPointer(types.int64), types.int64, types.CPointer(types.uint16)
+    compiled = numba.cfunc(types.void(*arguments), **options)(entry)
     sys.stdout.buffer.write(_alone(compiled.inspect_llvm(), compiled.native_name))
+
+
+def _pointer_to(numba: Any, kind: Any) -> Any:
+    """Make a function that takes an address for what it is."""
+    pointer = numba.types.CPointer(kind)
+
+    def at(_context: Any, _address: Any) -> Any:
+        def generate(target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], target.get_value_type(pointer))
+
+        return pointer(numba.types.int64), generate
+
+    return numba.extending.intrinsic(at)
 
 
 def _alone(code: str, name: str) -> bytes:

@@ -25,15 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SYMBOL: Final = "edgecal_count"
-ARGUMENTS: Final = ("float32", "int64", "float32", "int64", "uint16", "int32")
-"""What the arrays hold that it takes the addresses of."""
 _COMPILER: Final = "edgecal.adapters.counting_compiler"
 _MADE_OF: Final = ("counting.py", "counting_compiler.py", "machine_code.py")
 _LONGEST_S: Final = 120.0
 _DIGEST_BYTES: Final = 32
 
 
-def load_counting(warn: Callable[[str], object]) -> Callable[..., int] | None:
+def load_counting(warn: Callable[[str], object]) -> Callable[[int, int, int], None] | None:
     """Load the loop, having it compiled if need be; nothing where that is not possible here.
 
     Parameters
@@ -44,8 +42,8 @@ def load_counting(warn: Callable[[str], object]) -> Callable[..., int] | None:
     Returns
     -------
     Callable
-        Takes the addresses of what `counting_compiler`'s entry wants, and lets other threads work
-        meanwhile.
+        Takes the address of a table of `COLUMNS`, how many rows it has, and the address of room
+        to work in; lets other threads work meanwhile.
     """
     try:
         llvm = _llvm()
@@ -62,11 +60,10 @@ def load_counting(warn: Callable[[str], object]) -> Callable[..., int] | None:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), host_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    addresses = [ctypes.c_void_p] * len(ARGUMENTS)
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int64, *addresses)
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     function: Any = prototype(engine.get_function_address(SYMBOL))
     function.owner = engine  # which has the memory that it lies in
-    return cast("Callable[..., int]", function)
+    return cast("Callable[[int, int, int], None]", function)
 
 
 def _reason(error: Exception) -> str:

@@ -83,5 +83,5 @@ def digest_arrays(arrays: Mapping[str, Array]) -> Digest:
     whole = hashlib.sha256()
     for name, value in arrays.items():
         whole.update(f"{name}\0{value.dtype.str}\0{value.shape}\0".encode())
-        whole.update(value.tobytes())
+        whole.update(np.ascontiguousarray(value).data)
     return Digest(f"sha256:{whole.hexdigest()}")

@@ -206,8 +206,9 @@ def open_data(request: DataRequest, inputs: Sequence[TensorInfo]) -> tuple[Datas
     if request.preview is not None:
         pictures = only_pictures(source, request.spec, option="--preview")
         write_preview(request.preview, pictures, request.spec)
-    # other data comes prepared
-    return source, findings if source.preprocess is not None else []
+    if source.preprocess is None:  # it comes prepared
+        findings = []
+    return source, [*findings, *datasets.judge_files(source, spec=request.spec)]
 
 
 def needed(value: str | Path | None, what: str, meaning: str, *, command: str) -> str:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from typing import Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 
+from edgecal.core.findings import Finding, Severity
 from edgecal.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 SUFFIX: Final = ".batch"
 
 HEADER: Final = struct.Struct("<4i")
 _FLOAT_BYTES: Final = 4
 _LARGEST: Final = 2**31 - 1
+_NAMED: Final = 5
 
 _NAME: Final = re.compile(
     rf"(?P<prefix>.*?)(?P<number>[0-9]{{1,18}})(?P<suffix>(?:{re.escape(SUFFIX)})?)", re.DOTALL
@@ -125,6 +131,25 @@ def parse_batch_name(name: str) -> BatchName | None:
     if found is None:
         return None
     return BatchName(found["prefix"], int(found["number"]), found["suffix"])
+
+
+def judge_batch_names(names: Sequence[str], *, source: str) -> Iterator[Finding]:
+    """Warn where the numbers of a set have gaps: perhaps some files were not copied."""
+    numbers = sorted({name.number for name in map(parse_batch_name, names) if name is not None})
+    gaps = [(left + 1, right - 1) for left, right in pairwise(numbers) if right > left + 1]
+    if not gaps:
+        return
+    words = [f"{left}" if left == right else f"{left} to {right}" for left, right in gaps]
+    others = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    missing = sum(right - left + 1 for left, right in gaps)
+    yield Finding(
+        rule="batch-files-missing",
+        severity=Severity.WARNING,
+        subject=source,
+        message=f"{missing} batch file{'s are' if missing > 1 else ' is'} missing between numbers "
+        f"{numbers[0]} and {numbers[-1]}: {', '.join(words[:_NAMED])}{others}",
+        remedy="copy the missing ones, or leave it if they are meant to be absent",
+    )
 
 
 def check_batch_words(prefix: str, suffix: str) -> None:

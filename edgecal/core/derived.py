@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgecal.core.histogram import MOST_CLAMPS, UNCLAMPED, Clamp
+from edgecal.core.histogram import UNCLAMPED, Clamp
+from edgecal.core.sweep import MOST_GRIDS
 from edgecal.core.tensors import activations
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def views(graph: Graph) -> dict[str, View]:
     for name in activations(graph):
         view = _derived(graph, name, found) or View(name)
         of_source = clamps.setdefault(view.source, set())
-        if view.clamp not in of_source and len(of_source) == MOST_CLAMPS:
+        if view.clamp not in of_source and len(of_source) == MOST_GRIDS:
             view = View(name)
             of_source = clamps.setdefault(name, set())
         of_source.add(view.clamp)

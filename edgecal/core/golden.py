@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecal.core.npz import read_arrays, write_arrays
+from edgecal.core.npz import ArrayWriter, read_arrays
 from edgecal.core.quant import cosine
 from edgecal.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Arrays = dict[str, npt.NDArray[Any]]
+Part = Literal["inputs", "fp32", "int8"]
 
-_PARTS: Final = ("inputs", "fp32", "int8")
+_PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,19 +29,41 @@ class GoldenRun:
     int8: Mapping[str, npt.NDArray[Any]]
 
 
-def serialize_golden(runs: Sequence[GoldenRun]) -> bytes:
-    """Write runs as .npz: `<run>/<inputs|fp32|int8>/<position>`, names beside them.
+class GoldenWriter:
+    """Golden runs as .npz, a part after the other, since INT8 outputs are known last.
 
-    Positions stand for names, since a tensor's name may hold anything and a zip member's may not.
+    An array is called `<run>/<inputs|fp32|int8>/<position>`, and names lie beside them. Positions
+    stand for names, since a tensor's name may hold anything and a zip member's may not.
     """
-    arrays: Arrays = {}
-    for part in _PARTS:
-        names = list(getattr(runs[0], part)) if runs else []
-        arrays[f"names/{part}"] = np.asarray(names, dtype=np.str_)
+
+    def __init__(self) -> None:
+        self._writer = ArrayWriter()
+
+    def add(self, part: Part, runs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> None:
+        """Write one part of all runs."""
+        names = list(runs[0]) if runs else []
+        self._writer.add({f"names/{part}": np.asarray(names, dtype=np.str_)})
         for number, run in enumerate(runs):
-            for position, name in enumerate(names):
-                arrays[f"{number}/{part}/{position}"] = getattr(run, part)[name]
-    return write_arrays(arrays)
+            self._writer.add(
+                {f"{number}/{part}/{position}": run[name] for position, name in enumerate(names)}
+            )
+
+    def finish(self) -> bytes:
+        """Give the whole file, once all parts are there."""
+        return self._writer.finish()
+
+    def close(self) -> None:
+        """Leave it, finished or not."""
+        self._writer.close()
+
+
+def serialize_golden(runs: Sequence[GoldenRun]) -> bytes:
+    """Write runs that are known as a whole."""
+    writer = GoldenWriter()
+    writer.add("inputs", [run.inputs for run in runs])
+    writer.add("fp32", [run.fp32 for run in runs])
+    writer.add("int8", [run.int8 for run in runs])
+    return writer.finish()
 
 
 def parse_golden(data: bytes, *, source: str) -> tuple[GoldenRun, ...]:

@@ -7,27 +7,29 @@ the same bits, as long as all of them start from the range of the first batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgecal.core.float_keys import keys_of, values_of_keys
-from edgecal.core.peaks import NO_PEAKS, Peaks, peak_of
+from edgecal.core.peaks import NO_PEAKS, Peaks, peak_of, units_of
 from edgecal.core.sweep import Bounds, Sweep, bins_of, bounds_of
 from edgecal.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgecal.core.sweep import Counts, Grids, Values
+    import numpy.typing as npt
+
+    from edgecal.core.sweep import Counts, Values
 
 BINS: Final = 2048
 """TensorRT's number of bins over absolute values (kernel names in libnvinfer 8.4.1)."""
 
-_STEPS: Final = np.arange(-2, 3, dtype=np.int32).reshape(-1, 1)
+_NUMBERS: Final = 2 * BINS
+"""The greatest number by which a value is counted: where the bin of twice the range would be."""
 
-MOST_CLAMPS: Final = 8
-"""Of one tensor at once: their bin numbers are added up in 16 bits, and 15 would still fit."""
+_STEPS: Final = np.arange(-1, 2, dtype=np.int32).reshape(-1, 1)
 
 _SMALLEST_RANGE: Final = float(np.finfo(np.float32).tiny)
 _EXACT_RANGE: Final = 2.0**-60
@@ -149,15 +151,16 @@ class Tally:
     The clamped tensors are never made, and their histograms are what collecting them would give,
     to the last bit. Every value is counted once, under the *sum* of its bins' numbers in all of
     the histograms. Each number can only grow with the value, so two values have equal sums only if
-    they share every bin: the sums can be taken apart again. That waits until a range doubles or
-    the histograms are asked for.
+    they share every bin: the sums can be taken apart again. That waits until the histograms are
+    asked for or a range doubles twice: numbers beyond the last bin are counted as well, since most
+    ranges double once within the first few samples.
 
     Parameters
     ----------
     starts
         One histogram per clamp, all of the same batches.
     clamps
-        At most `MOST_CLAMPS`. The first one is `UNCLAMPED`.
+        At most `MOST_GRIDS`. The first one is `UNCLAMPED`.
     """
 
     def __init__(
@@ -167,9 +170,10 @@ class Tally:
         sweep: type[Sweep] = Sweep,
     ) -> None:
         self._views = [_View(*pair) for pair in zip(starts, clamps, strict=True)]
-        self._sweep = sweep
-        self._offset = sum(BINS for clamp in clamps if clamp.low < 0)
-        self._sums = np.zeros(self._offset + BINS * len(self._views) + 1, np.int64)
+        self.sweep = sweep
+        """How values are gone through."""
+        self._offset = sum(_NUMBERS for clamp in clamps if clamp.low < 0)
+        self._sums = np.zeros(self._offset + _NUMBERS * len(self._views) + 1, np.int64)
         self._settle()
 
     def add(self, values: Values, samples: int = 1) -> None:
@@ -181,21 +185,13 @@ class Tally:
             How many it has. Each has a peak of its own where the first axis counts them; where it
             does not, the whole batch has one.
         """
-        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        if flat.size == 0:
-            return
-        if values.shape[:1] != (samples,):
-            samples = 1
-        for sample in (flat,) if samples == 1 else flat.reshape(samples, -1):
-            self._add_sample(sample)
+        add_batch([self], [values], samples)
 
-    def _add_sample(self, sample: Values) -> None:
-        sweep = self._sweep(sample)
-        done, odd = 0, False
+    def go_on(self, sweep: Sweep, done: int) -> None:
+        """Count what is left of a sample from where a sweep stopped, in wider ranges if need be."""
+        sample, odd = sweep.sample, False
         while True:
-            done = sweep.count(done, self._held, self._grids, self._offset, self._sums)
-            root = self._views[0]
-            if not Bounds(root.low, root.high).holds(sweep.bounds):
+            if not self._views[0].has_seen(sweep.bounds):
                 # at once, for what is counted is taken apart between the bounds
                 self._reach([view.clamped(sweep.bounds) for view in self._views])
             if done == sample.size:
@@ -207,18 +203,19 @@ class Tally:
                 odd, done = True, done + part.size
             else:
                 self._reach([view.clamped(bounds) for view in self._views])
+            done = sweep.count(done, self.bins)
         self._add_odd_peaks(sample) if odd else self._add_peaks(sweep)
 
     def _add_peaks(self, sweep: Sweep) -> None:
-        for view, peak in zip(self._views, sweep.peaks(self._grids), strict=True):
-            view.peaks = view.peaks.and_one(peak)
+        for view, peak in zip(self._views, sweep.peaks(self.bins), strict=True):
+            view.add_peak(peak)
 
     def _add_odd_peaks(self, sample: Values) -> None:
         for view in self._views:
             clamped = view.clamp.apply(sample)
             finite = clamped[np.isfinite(clamped)]
             if finite.size:
-                view.peaks = view.peaks.and_one(peak_of(finite))
+                view.add_peak(peak_of(finite))
 
     def histograms(self) -> tuple[Histogram, ...]:
         """Give what was seen so far, a histogram per clamp."""
@@ -230,21 +227,22 @@ class Tally:
         clamped = [view.clamp.apply(block) for view in self._views]
         finite = [values[np.isfinite(values)] for values in clamped]
         self._reach([bounds_of(values) for values in finite])
-        for view, values, grid in zip(self._views, finite, self._grids, strict=True):
-            bins = bins_of(values, grid) + BINS
-            view.counts = view.counts + np.bincount(bins, minlength=2 * BINS + 1)
+        for view, values, grid in zip(self._views, finite, self.bins.grids, strict=True):
+            view.count(bins_of(values, grid), 1)
             view.non_finite += block.size - values.size
 
     def _settle(self) -> None:
-        """Work out what follows from the ranges."""
-        self._grids: Grids = np.asarray([view.grid() for view in self._views], np.float32)
+        """Count as the ranges are now."""
+        grids = np.asarray([view.settle() for view in self._views], np.float32)
         held = [view.held() for view in self._views]
-        self._held = Bounds(max(low for low, _ in held), min(high for _, high in held))
+        within = Bounds(max(low for low, _ in held), min(high for _, high in held))
+        self.bins = self.sweep.bins(within, grids, self._offset, self._sums)
+        """Where they are counted until the ranges do not hold them."""
 
     def _reach(self, bounds: Sequence[Bounds | None]) -> None:
         """Widen the ranges to hold values of these bounds, which are all about to be counted."""
         found = [(view, *both) for view, both in zip(self._views, bounds, strict=True) if both]
-        wider = any(max(-low, high) > view.range_end for view, low, high in found)
+        wider = any(max(-low, high) > view.reaches for view, low, high in found)
         if wider:
             self._take_apart()
         for view, low, high in found:
@@ -254,27 +252,44 @@ class Tally:
 
     def _take_apart(self) -> None:
         """Give every histogram its own from the common counts."""
-        root = self._views[0]
-        if len(self._views) == 1:
-            root.counts = root.counts + self._sums
-            self._sums[:] = 0
-            return
         held = np.flatnonzero(self._sums)
         if held.size == 0:
             return
-        # every place where a number can change, of all values seen: so every sum occurs here
-        ranges = dict.fromkeys(view.range_end for view in self._views)
-        places = np.concatenate([_places(one) for one in ranges])
-        places = np.clip(places, np.float32(root.low), np.float32(root.high))
-        bins = [bins_of(places, grid) for grid in self._grids]
-        sums = sum(bins, np.full(places.shape, self._offset, np.int16)).view(np.uint16)
-        place_of = np.zeros(len(self._sums), np.int64)
-        place_of[sums] = np.arange(len(places))
-        found, counted = place_of[held], self._sums[held]
-        for view, own in zip(self._views, bins, strict=True):
-            view.counts = view.counts.copy()
-            np.add.at(view.counts, own[found] + BINS, counted)
+        root = self._views[0]
+        numbers: list[npt.NDArray[Any]] = [held - self._offset]
+        if len(self._views) > 1:
+            places = _places(self._views, Bounds(root.low, root.high))
+            bins = [bins_of(places, grid) for grid in self.bins.grids]
+            sums = sum(bins, np.full(places.shape, self._offset, np.int16)).view(np.uint16)
+            place_of = np.zeros(len(self._sums), np.int64)
+            place_of[sums] = np.arange(len(places))
+            found = place_of[held]
+            numbers = [one[found] for one in bins]
+        for view, own in zip(self._views, numbers, strict=True):
+            view.count(own, self._sums[held])
         self._sums[:] = 0
+
+
+def add_batch(tallies: Sequence[Tally], values: Sequence[Values], samples: int) -> None:
+    """Take a batch of several tensors' values, each as `Tally.add` does."""
+    apart = [_samples_of(one, samples) for one in values]
+    for number in range(max(map(len, apart), default=0)):
+        those = [index for index, one in enumerate(apart) if number < len(one)]
+        begun = tallies[0].sweep.count_each(
+            [apart[index][number] for index in those], [tallies[index].bins for index in those]
+        )
+        for index, (sweep, done) in zip(those, begun, strict=True):
+            tallies[index].go_on(sweep, done)
+
+
+def _samples_of(values: Values, samples: int) -> Sequence[Values]:
+    """Take a batch apart, each sample in one dimension."""
+    flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+    if flat.size == 0:
+        return ()
+    if samples == 1 or values.shape[:1] != (samples,):
+        return (flat,)
+    return tuple(flat.reshape(samples, -1))
 
 
 class _View:
@@ -282,10 +297,10 @@ class _View:
 
     def __init__(self, start: Histogram, clamp: Clamp) -> None:
         self.clamp = clamp
-        self.range_end = start.range_end
+        self.range_end = self._settled = start.range_end
         self.counts = start.counts  # others have it too: whoever adds to it makes a new one
         self.non_finite = start.non_finite
-        self.peaks = start.peaks
+        self._peaks, self._samples = start.peaks.total, start.peaks.count
         seen = start.samples > 0
         self.low = start.minimum if seen else np.inf
         self.high = start.maximum if seen else -np.inf
@@ -294,23 +309,43 @@ class _View:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.range_end, self.counts = _widened(self.range_end, self.counts, max(-low, high))
 
+    def has_seen(self, bounds: Bounds) -> bool:
+        return self.low <= bounds.low and bounds.high <= self.high
+
+    def add_peak(self, peak: float) -> None:
+        self._peaks += units_of(peak)
+        self._samples += 1
+
     def clamped(self, bounds: Bounds) -> Bounds | None:
         if bounds.low > bounds.high:  # of nothing
             return None
         return Bounds(self.clamp.of(bounds.low), self.clamp.of(bounds.high))
 
-    def held(self) -> Bounds:
-        """Give bounds whose values lie in the range once they are clamped."""
-        if self.clamp.low > self.range_end or self.clamp.high < -self.range_end:
-            return Bounds()  # none does
-        return Bounds(
-            -np.inf if self.clamp.low >= -self.range_end else -self.range_end,
-            np.inf if self.clamp.high <= self.range_end else self.range_end,
-        )
+    def count(self, numbers: npt.NDArray[Any], times: Counts | int) -> None:
+        """Count values by the numbers that their bins had as it was last settled."""
+        bins = (numbers / (self.range_end / self._settled)).astype(np.int64) + BINS
+        self.counts = self.counts.copy()
+        np.add.at(self.counts, bins, times)
 
-    def grid(self) -> tuple[float, float, float, float]:
+    def settle(self) -> tuple[float, float, float, float]:
+        """Count in bins of the range as it is now; gives their grid."""
+        self._settled = self.range_end
         scale = 1.0 if self.range_end >= _EXACT_RANGE else _SCALE_UP
         return self.clamp.low, self.clamp.high, scale, self.range_end / BINS * scale
+
+    @property
+    def reaches(self) -> float:
+        """Give the greatest magnitude that has a number."""
+        return self._settled * (_NUMBERS // BINS)
+
+    def held(self) -> Bounds:
+        """Give bounds whose values have numbers once they are clamped."""
+        if self.clamp.low > self.reaches or self.clamp.high < -self.reaches:
+            return Bounds()  # none does
+        return Bounds(
+            -np.inf if self.clamp.low >= -self.reaches else -self.reaches,
+            np.inf if self.clamp.high <= self.reaches else self.reaches,
+        )
 
     def histogram(self) -> Histogram:
         seen = self.low <= self.high
@@ -320,7 +355,7 @@ class _View:
             minimum=self.low if seen else 0.0,
             maximum=self.high if seen else 0.0,
             non_finite=self.non_finite,
-            peaks=self.peaks,
+            peaks=Peaks(self._peaks, self._samples),
         )
 
 
@@ -368,20 +403,26 @@ def _widened(range_end: float, counts: Counts, to: float) -> tuple[float, Counts
     while range_end < to:
         merged = np.zeros_like(counts)
         for side, target in ((counts[BINS:], merged[BINS:]), (counts[BINS::-1], merged[BINS::-1])):
-            target[1 : BINS // 2] = side[2:BINS].reshape(-1, 2).sum(axis=1)
+            np.add(side[2:BINS:2], side[3:BINS:2], out=target[1 : BINS // 2])
             target[BINS // 2] = side[BINS]  # R itself begins the first bin of the new half
         merged[BINS] = counts[BINS - 1 : BINS + 2].sum()
         range_end, counts = range_end * 2.0, merged
     return range_end, counts
 
 
-def _places(range_end: float) -> Values:
-    """Give float32 numbers around every edge of a range's bins, so that none lies between them.
+def _places(views: Sequence[_View], seen: Bounds) -> Values:
+    """Give values within bounds, one at least for every combination of bins there.
 
-    An edge in float32 lies within one step of the exact one.
+    From zero outwards, a combination begins at an edge of some bin: at the first float32 number
+    whose quotient, rounded, is the bin's number. That lies within one step of the rounded edge.
     """
-    most = float(np.finfo(np.float32).max)
-    exact = np.arange(-BINS, BINS + 1) * (range_end / BINS)
-    keys = keys_of(np.clip(exact, -most, most).astype(np.float32))
-    near = np.clip(keys + _STEPS, *keys_of(np.asarray((-most, most), np.float32)))
+    edges = [np.asarray(seen)]
+    for view in views:
+        width = view.reaches / _NUMBERS
+        ends = max(view.clamp.low, seen.low), min(view.clamp.high, seen.high)
+        first, last = (round(min(max(end / width, -_NUMBERS), _NUMBERS)) for end in ends)
+        edges.append(np.arange(first - 1, last + 2) * width)
+    within = np.asarray(seen, np.float32)
+    keys = keys_of(np.clip(np.concatenate(edges), *within).astype(np.float32))
+    near = np.clip(keys + _STEPS, *keys_of(within))
     return values_of_keys(near.reshape(-1))

@@ -24,14 +24,34 @@ _LEVEL = 4
 """Of zlib: on pictures it takes a quarter of the time that NumPy's 6 does, for 5 % more bytes."""
 
 
-def write_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Make an .npz file; the same arrays give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as file:
+class ArrayWriter:
+    """An .npz file in the making; the same arrays in the same order give the same bytes."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+        self._file = zipfile.ZipFile(self._buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
+
+    def add(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write arrays after those that are there."""
         for name, value in arrays.items():
-            with file.open(f"{name}.npy", "w", force_zip64=True) as out:
+            with self._file.open(f"{name}.npy", "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, value, allow_pickle=False)
-    return buffer.getvalue()
+
+    def finish(self) -> bytes:
+        """Give the whole file; nothing can be added to it any more."""
+        self.close()
+        return self._buffer.getvalue()
+
+    def close(self) -> None:
+        """End the file, or leave it: one that is only forgotten complains as it goes."""
+        self._file.close()
+
+
+def write_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Make an .npz file."""
+    writer = ArrayWriter()
+    writer.add(arrays)
+    return writer.finish()
 
 
 def read_arrays(data: bytes, *, source: str) -> dict[str, npt.NDArray[Any]]:

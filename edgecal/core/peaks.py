@@ -35,10 +35,6 @@ class Peaks:
         """Add those of other samples."""
         return Peaks(self.total + other.total, self.count + other.count)
 
-    def and_one(self, peak: float) -> Peaks:
-        """Add that of one sample, a float32 number."""
-        return Peaks(self.total + int(peak * _UNITS), self.count + 1)  # exact: only the exponent
-
     @property
     def mean(self) -> np.float32 | None:
         """Give their mean in the tensor's real units; nothing where none was collected."""
@@ -49,6 +45,11 @@ class Peaks:
 
 
 NO_PEAKS: Final = Peaks()
+
+
+def units_of(peak: float) -> int:
+    """Give one peak, a float32 number, in units of 2**-149: exactly, since it is only shifted."""
+    return int(peak * _UNITS)
 
 
 def rank_of(size: int) -> int:

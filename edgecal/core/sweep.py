@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,6 +17,9 @@ Grids = npt.NDArray[np.float32]
 first two numbers, times the third, divided by the fourth, and cut off towards zero."""
 Adder = Callable[[Values, Grids, int, Counts], None]
 """Does what `add_sums` does, to the last bit, for at most 2**18 values."""
+
+MOST_GRIDS: Final = 7
+"""At once: the sums of their numbers have 16 bits."""
 
 _BLOCK: Final = 1 << 18
 """Values counted at once: with fewer, threads wait for their turn more than they count."""
@@ -40,6 +43,27 @@ class Bounds(NamedTuple):
         return Bounds(min(self.low, other.low), max(self.high, other.high))
 
 
+_NOTHING: Final = Bounds()
+
+
+class Bins:
+    """Where values are counted.
+
+    Parameters
+    ----------
+    within
+        Bounds of what the grids can hold.
+    grids, offset, counts
+        As `add_sums` has them; they must lie in memory as they are shaped.
+    """
+
+    def __init__(self, within: Bounds, grids: Grids, offset: int, counts: Counts) -> None:
+        self.within = within
+        self.grids = grids
+        self.offset = offset
+        self.counts = counts
+
+
 def add_sums(values: Values, grids: Grids, offset: int, counts: Counts) -> None:
     """Count finite values by their `sums_of_bins`, on top of what is counted already."""
     counts += np.bincount(sums_of_bins(values, grids, offset), minlength=len(counts))
@@ -58,7 +82,7 @@ def sums_of_bins(values: Values, grids: Grids, offset: int) -> npt.NDArray[np.ui
 def bins_of(
     values: Values, grid: npt.NDArray[np.float32], room: Values | None = None
 ) -> npt.NDArray[np.int16]:
-    """Give the bins of finite values as numbers from -2048 to 2048.
+    """Give the bins of finite values as numbers from -4096 to 4096.
 
     Why divide: x / (R / 2048) loses nothing when R doubles, so binning before or after a doubling
     agrees to the last value. Multiplying by a rounded 2048 / R does not. Cutting off towards zero
@@ -87,16 +111,30 @@ def bounds_of(values: Values) -> Bounds | None:
 class Sweep:
     """Goes through a sample's values, a part after the other."""
 
+    bins = Bins
+    """What it wants to have bins as."""
     _adder: Adder = staticmethod(add_sums)
 
     def __init__(self, sample: Values) -> None:
         self.sample = sample
-        self.bounds = Bounds()
+        self.bounds = _NOTHING
         """Of what was counted so far."""
         self._counted: list[_Part] = []
 
-    def count(self, start: int, within: Bounds, grids: Grids, offset: int, counts: Counts) -> int:
-        """Count parts as `add_sums` does, up to the first one that does not lie within bounds.
+    @classmethod
+    def count_each(cls, samples: Sequence[Values], bins: Sequence[Bins]) -> list[tuple[Sweep, int]]:
+        """Begin with several samples, each of a tensor of its own.
+
+        Returns
+        -------
+        list of tuple
+            For each a sweep, and where that stopped, as `count` says it.
+        """
+        sweeps = [cls(sample) for sample in samples]
+        return [(one, one.count(0, into)) for one, into in zip(sweeps, bins, strict=True)]
+
+    def count(self, start: int, bins: Bins) -> int:
+        """Count parts as `add_sums` does, up to the first one that the bins cannot hold.
 
         Returns
         -------
@@ -106,20 +144,20 @@ class Sweep:
         for first in range(start, self.sample.size, _BLOCK):
             part = _Part(self.sample[first : first + _BLOCK])
             bounds = part.bounds()
-            if bounds is None or not within.holds(bounds):
+            if bounds is None or not bins.within.holds(bounds):
                 return first
             self.bounds = self.bounds.and_those(bounds)
             self._counted.append(part)
-            self._adder(part.values, grids, offset, counts)
+            self._adder(part.values, bins.grids, bins.offset, bins.counts)
         return self.sample.size
 
     def part(self, start: int) -> Values:
         """Give the part that starts there."""
         return self.sample[start : start + _BLOCK]
 
-    def peaks(self, grids: Grids) -> list[float]:
+    def peaks(self, bins: Bins) -> list[float]:
         """Find the sample's peak as every histogram's clamp leaves it, once all was counted."""
-        return [self._peak(*grid[:2]) for grid in grids]
+        return [self._peak(*grid[:2]) for grid in bins.grids]
 
     def _peak(self, low: np.float32, high: np.float32) -> float:
         rank = rank_of(self.sample.size)

@@ -18,7 +18,7 @@ from edgecal.core.amax import (
 from edgecal.core.cache import make_cache, serialize_cache
 from edgecal.core.clipping import judge_clipping
 from edgecal.core.findings import Finding, Severity
-from edgecal.core.golden import parse_golden, serialize_golden
+from edgecal.core.golden import parse_golden
 from edgecal.core.hosts import takes_caches
 from edgecal.core.manifest import (
     CACHE_FILE,
@@ -40,7 +40,6 @@ from edgecal.core.statistics import (
     judge_statistics,
     parse_histograms,
     scales_from,
-    serialize_histograms,
 )
 from edgecal.core.tensors import activations, constant_entries, copies
 from edgecal.core.trt_job import ALGORITHMS as CALIBRATORS
@@ -56,6 +55,7 @@ from edgecal.workflows.collect import (
 )
 from edgecal.workflows.explicit import make_explicit
 from edgecal.workflows.judging import batch_of
+from edgecal.workflows.packing import Packing
 from edgecal.workflows.resume import unkept
 
 if TYPE_CHECKING:
@@ -430,15 +430,16 @@ def derive_calibration(
         )
         return made[algorithm][0].activations
 
-    choice = choose(
-        {name: partial(scales_of, name) for name in _candidates(options, statistics)},
-        backend,
-        statistics.runs,
-        options.workers,
-        lambda done, total: progress("simulating INT8", done, total),
-    )
+    with Packing(statistics) as packing:
+        choice = choose(
+            {name: partial(scales_of, name) for name in _candidates(options, statistics)},
+            backend,
+            statistics.runs,
+            options.workers,
+            lambda done, total: progress("simulating INT8", done, total),
+        )
+        packed = packing.files(choice.trial)
     scales, overridden = made[choice.name]
-    runs = choice.trial.golden(statistics.runs)
     batch = batch_of(statistics.runs[0])
     explicit, findings = None, _judge(statistics, choice.name, scales, overridden)
     if takes_caches(tensorrt):
@@ -473,12 +474,10 @@ def derive_calibration(
             held_out=statistics.held_out,
             outputs=choice.trial.quality,
         ),
-        golden=GoldenRecord(runs=len(runs), held_out=statistics.held_out, batch=batch),
-        files={
-            **files,
-            GOLDEN_FILE: serialize_golden(runs),
-            HISTOGRAMS_FILE: serialize_histograms(statistics.histograms),
-        },
+        golden=GoldenRecord(
+            runs=len(choice.trial.outputs), held_out=statistics.held_out, batch=batch
+        ),
+        files={**files, **packed},
         findings=findings,
         explicit=explicit,
     )

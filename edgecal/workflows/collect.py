@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -21,6 +22,7 @@ from edgecal.core.histogram import (
     Clamp,
     Histogram,
     Tally,
+    add_batch,
     merge_histograms,
     start_histogram,
 )
@@ -184,7 +186,7 @@ def collect_statistics(
         dataset, batch_size, exact=fixed is not None, before=before.reading if before else None
     )
     total = len(dataset)
-    with ThreadPoolExecutor(max(1, options.workers)) as pool:
+    with _only_new_garbage(), ThreadPoolExecutor(max(1, options.workers)) as pool:
         local = _Collector(backend, network, shown, pool, max(1, options.workers))
         try:
             collector: Collector = spread.collector(local, network) if spread else local
@@ -199,22 +201,18 @@ def collect_statistics(
                 collector.add(number, batch, _name(samples))
                 progress("calibrating", reader.samples, total)
                 keeper.tick()
+            judged = reader.held if reader.holds_out else reader.early
+            judging = pool.map(
+                lambda one, first: _judge(backend.graph, network, one, first.name),
+                runs_of([sample.arrays for sample in judged], batch=fixed or 1),
+                judged[:: fixed or 1],
+            )
             collector.wait()
             whole = _so_far(keeper.of, reader, collector)
             if whole is None:
                 raise AssertionError("a batch that failed stops the pass")
             keeper.settle(whole)
-            judged = reader.held if reader.holds_out else reader.early
-            inputs = runs_of([sample.arrays for sample in judged], batch=fixed or 1)
-            runs, not_finite = sound_runs(
-                tuple(
-                    pool.map(
-                        lambda one, first: _judge(backend.graph, network, one, first.name),
-                        inputs,
-                        judged[:: fixed or 1],
-                    )
-                )
-            )
+            runs, not_finite = sound_runs(tuple(judging))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -232,6 +230,16 @@ def collect_statistics(
         first=tuple(sample.name for sample in reader.early),
         not_finite=not_finite,
     )
+
+
+@contextmanager
+def _only_new_garbage() -> Iterator[None]:
+    """Have Python look for cycles among new objects only: all threads wait while it looks."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _bits_depend_on(backend: Backend, dataset: Dataset, batch_size: int) -> dict[str, str]:
@@ -488,10 +496,10 @@ class _Share:
     def add(self, number: int, values: Arrays, *, samples: int) -> None:
         with self.lock:
             whole, self.whole = self.whole, False
-            while values:
-                # from the end: what the network gave last is still in the processor's cache
-                name, array = values.popitem()
-                self.tallies[name].add(array, samples)
-                del array  # its memory goes back at once
+            # from the end: what the network gave last is still in the processor's cache
+            names = list(values)[::-1]
+            add_batch(
+                [self.tallies[name] for name in names], [values[name] for name in names], samples
+            )
             self.done.add(number)
             self.whole = whole

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgecal.core.golden import GoldenRun, cosines_by_sample
+from edgecal.core.golden import cosines_by_sample
 from edgecal.core.quant import Sqnr, sqnr
 
 if TYPE_CHECKING:
@@ -29,13 +29,6 @@ class Trial:
     outputs: tuple[Arrays, ...]
     error: float
     quality: Mapping[str, Mapping[str, float | None]]
-
-    def golden(self, runs: Sequence[JudgingRun]) -> tuple[GoldenRun, ...]:
-        """Put the first runs beside what INT8 made of them."""
-        return tuple(
-            GoldenRun(inputs=run.inputs, fp32=run.fp32, int8=int8)
-            for run, int8 in zip(runs[:GOLDEN_RUNS], self.outputs, strict=True)
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgecal.core.derived import View
-from edgecal.core.histogram import BINS, Histogram, Tally
+from edgecal.core.histogram import BINS, Histogram, Tally, add_batch
 from edgecal.core.manifest import Digest
 from edgecal.workflows.collect import values_of
 
@@ -74,8 +74,7 @@ class Measurer:
         for batch in shard.batches:
             values = values_of(network, tallies, batch)
             samples = len(next(iter(batch.values())))
-            for name in list(values):
-                tallies[name].add(values.pop(name), samples)
+            add_batch([tallies[name] for name in values], list(values.values()), samples)
         return {
             View(name, clamp): part
             for name, tally in tallies.items()

@@ -18,11 +18,8 @@ from edgecal.core.batching import fixed_batch
 from edgecal.core.clipping import judge_clipping
 from edgecal.core.document import entries_of, read_document
 from edgecal.core.findings import Finding, Severity
-from edgecal.core.golden import serialize_golden
 from edgecal.core.manifest import (
     CACHE_FILE,
-    GOLDEN_FILE,
-    HISTOGRAMS_FILE,
     LOG_FILE,
     CalibrationRecord,
     CoverageRecord,
@@ -30,7 +27,7 @@ from edgecal.core.manifest import (
     QualityRecord,
 )
 from edgecal.core.overrides import apply_overrides, settle_overrides
-from edgecal.core.statistics import judge_statistics, scales_from, serialize_histograms
+from edgecal.core.statistics import judge_statistics, scales_from
 from edgecal.core.tensors import activations, constant_entries
 from edgecal.core.trt_job import CalibratorOptions
 from edgecal.core.usable import LEVELS, is_usable
@@ -38,6 +35,7 @@ from edgecal.errors import BackendError, DatasetError
 from edgecal.workflows.calibrate import Calibration
 from edgecal.workflows.collect import batch_size_of, collect_statistics
 from edgecal.workflows.judging import batch_of, judge_scales
+from edgecal.workflows.packing import Packing
 from edgecal.workflows.reading import Reader
 
 if TYPE_CHECKING:
@@ -160,16 +158,13 @@ def derive_from_table(
         )
     missing = tuple(name for name in statistics.histograms if name not in usable)
     progress("simulating INT8", 0, 1)
-    trial = judge_scales(backend, scales, statistics.runs, options.workers)
-    progress("simulating INT8", 1, 1)
-    runs = trial.golden(statistics.runs)
+    with Packing(statistics) as packing:
+        trial = judge_scales(backend, scales, statistics.runs, options.workers)
+        progress("simulating INT8", 1, 1)
+        packed = packing.files(trial)
     batch = batch_of(statistics.runs[0])
     constants = constant_entries(backend.graph, table.tensorrt)
-    files = {
-        CACHE_FILE: table.cache,
-        GOLDEN_FILE: serialize_golden(runs),
-        HISTOGRAMS_FILE: serialize_histograms(statistics.histograms),
-    }
+    files = {CACHE_FILE: table.cache, **packed}
     if table.log:
         files[LOG_FILE] = table.log
     return Calibration(
@@ -199,7 +194,7 @@ def derive_from_table(
             held_out=statistics.held_out,
             outputs=trial.quality,
         ),
-        golden=GoldenRecord(runs=len(runs), held_out=statistics.held_out, batch=batch),
+        golden=GoldenRecord(runs=len(trial.outputs), held_out=statistics.held_out, batch=batch),
         files=files,
         findings=(
             *table.findings,

@@ -6,8 +6,9 @@ onnx package's. Pictures are photographs, prepared before the clock starts. pip 
 everything once, into the workplace; nvidia-modelopt brings PyTorch along, which may be large.
 
 Every row is wall time over that of plain float32 inference of the same pictures: on all cores, or
-on one thread where other work on the machine makes that quicker. It runs again right before each
-row, and medians of the rounds are shown. "whole" is from file to scales; "marginal" is what all
+on one thread where other work on the machine makes that quicker. It runs again before each row, and
+the median of a round is what all rows of that round are divided by, so that rows can be subtracted.
+Medians of the rounds are shown. "whole" is from file to scales; "marginal" is what all
 pictures but the first one add, so that loading and starting do not count; "the pass" is that
 without the search and the simulation of INT8, for edgecal. Then peak memory, and the
 signal-to-noise ratio of the logits of 20 other photographs when the row's scales stand in one and
@@ -60,16 +61,16 @@ _FOOLBOX: Final = "foolbox==3.3.4"
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One picture and all of them, and plain inference right before: the machine does more."""
+    """One picture and all of them, and plain inference of both in the same round."""
 
     first: Outcome
     every: Outcome
-    plain_first: Outcome
-    plain_every: Outcome
+    plain_first_seconds: float
+    plain_every_seconds: float
 
     def whole(self) -> float:
         """Give the cost of all pictures, in that of plain inference."""
-        return self.every.seconds / self.plain_every.seconds
+        return self.every.seconds / self.plain_every_seconds
 
     def marginal(self) -> float:
         """Give the cost of all pictures but the first."""
@@ -80,7 +81,7 @@ class Round:
         return (self.every.pass_seconds - self.first.pass_seconds) / self._plain_marginal()
 
     def _plain_marginal(self) -> float:
-        return self.plain_every.seconds - self.plain_first.seconds
+        return self.plain_every_seconds - self.plain_first_seconds
 
 
 @dataclass(slots=True)
@@ -153,6 +154,8 @@ def measure(
     """Run all contenders in turn, again and again: what else the machine does hits all of them."""
     results = {one: Results() for one in contenders}
     for number in range(rounds + 1):
+        found: dict[Contender, list[Outcome]] = {}
+        plain: list[list[Outcome]] = []
         for contender, result in results.items():
             if result.failure:
                 continue
@@ -161,15 +164,17 @@ def measure(
                 if not number:  # compiles what is then kept, and reads every file once
                     run(contender, network, data[0], python)
                     continue
-                plain = min(
-                    ([run(floor, network, one, python) for one in data] for floor in FLOORS),
-                    key=lambda outcomes: outcomes[-1].seconds,
-                )
-                found = [run(contender, network, one, python) for one in data]
-                result.rounds.append(Round(*found, *plain))
+                floors = ([run(floor, network, one, python) for one in data] for floor in FLOORS)
+                plain.append(min(floors, key=lambda outcomes: outcomes[-1].seconds))
+                found[contender] = [run(contender, network, one, python) for one in data]
             except subprocess.CalledProcessError as error:
                 lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
                 result.failure = lines[-1]
+        floor = [
+            statistics.median(one.seconds for one in each) for each in zip(*plain, strict=True)
+        ]
+        for contender, outcomes in found.items():
+            results[contender].rounds.append(Round(*outcomes, *floor))
     return results
 
 
@@ -229,7 +234,9 @@ def as_json(
             "tensors": len(found.last.scales),
             "versions": found.last.versions,
         }
-        for part in ("first", "every", "plain_first", "plain_every"):
+        for part in ("plain_first_seconds", "plain_every_seconds"):
+            row[part] = [getattr(one, part) for one in found.rounds]
+        for part in ("first", "every"):
             outcomes: list[Outcome] = [getattr(one, part) for one in found.rounds]
             row[f"{part}_seconds"] = [one.seconds for one in outcomes]
             row[f"{part}_pass_seconds"] = [one.pass_seconds for one in outcomes]
@@ -300,7 +307,7 @@ def main() -> None:
     found = [one for result in results.values() for one in result.rounds]
     if not found:
         raise SystemExit("no contender did its work")
-    seconds = statistics.median(one.plain_every.seconds for one in found)
+    seconds = statistics.median(one.plain_every_seconds for one in found)
     print(f"medians; plain inference took {seconds:.2f} s")
     versions = {name: text for one in found for name, text in one.every.versions.items()}
     print(", ".join(f"{name} {text}" for name, text in versions.items()))

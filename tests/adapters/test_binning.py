@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgecal.adapters import binning
 from edgecal.core.histogram import UNCLAMPED, Clamp, Histogram, Tally, start_histogram
-from edgecal.core.sweep import Bounds, Sweep
+from edgecal.core.sweep import Bins, Bounds, Sweep
 from tests.networks import floats
 
 if TYPE_CHECKING:
@@ -60,14 +60,19 @@ def test_counts_come_on_top_of_what_was_counted(sweep: Sweeps) -> None:
     counts[2050] = 2**40
     values = np.asarray([2.5, -1.5, 0.9, -0.9, 2048.0], np.float32)
     values.flags.writeable = False  # as arrays of files are
-    assert sweep(values).count(0, Bounds(-2048.0, 2048.0), grids, 2048, counts) == 5
+    bins = sweep.bins(Bounds(-2048.0, 2048.0), grids, 2048, counts)
+    assert sweep(values).count(0, bins) == 5
     held = {int(place): int(counts[place]) for place in np.flatnonzero(counts)}
     assert held == {2047: 1, 2048: 2, 2050: 2**40 + 1, 4096: 1}
 
 
+def bins_for(sweep: Sweeps, within: Bounds, *grids: tuple[float, float, float, float]) -> Bins:
+    return sweep.bins(within, np.asarray(grids, np.float32), 2048, np.zeros(4097, np.int64))
+
+
 ODD = [0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 1.0, -1.0]
 EVERYTHING = Bounds(-np.inf, np.inf)
-PLAIN = np.asarray([[-np.inf, np.inf, 1.0, 2e35]], np.float32)
+PLAIN = (-np.inf, np.inf, 1.0, 2e35)
 
 
 @pytest.mark.parametrize("sweep", WAYS)
@@ -77,30 +82,50 @@ def test_bounds_are_numpy_s(sweep: Sweeps, odd: float | None, numbers: list[floa
     finite = [one for one in numbers if np.isfinite(one)]
     values = np.asarray(finite if odd is None else [*finite, odd, 1.0], np.float32)
     found, want = sweep(values), Sweep(values)
-    counts = np.zeros((2, 4097), np.int64)
-    ends = [
-        one.count(0, EVERYTHING, PLAIN, 2048, into)
-        for one, into in zip((found, want), counts, strict=True)
-    ]
+    bins = [bins_for(one, EVERYTHING, PLAIN) for one in (sweep, Sweep)]
+    ends = [one.count(0, into) for one, into in zip((found, want), bins, strict=True)]
     assert ends == [0 if odd is not None else values.size] * 2
     assert [str(one) for one in found.bounds] == [str(one) for one in want.bounds]
-    assert np.array_equal(*counts)
+    assert np.array_equal(bins[0].counts, bins[1].counts)
 
 
 @pytest.mark.parametrize("sweep", [Sweep, *WAYS])
 def test_counting_stops_before_what_is_out_of_bounds(sweep: Sweeps) -> None:
     values = floats(300_000, seed=3)
     values[250_000] = 99.0
-    counts = np.zeros(4097, np.int64)
-    grids = np.asarray([[-np.inf, np.inf, 1.0, 100 / 2048]], np.float32)
+    bins = bins_for(sweep, Bounds(-50.0, 50.0), (-np.inf, np.inf, 1.0, 100 / 2048))
     one = sweep(values)
-    stopped = one.count(0, Bounds(-50.0, 50.0), grids, 2048, counts)
+    stopped = one.count(0, bins)
     assert stopped <= 250_000 < stopped + one.part(stopped).size
-    assert counts.sum() == stopped
+    assert bins.counts.sum() == stopped
     assert one.bounds.high < 50
-    assert one.count(stopped, Bounds(-100.0, 100.0), grids, 2048, counts) == values.size
-    assert counts.sum() == values.size
+    wider = sweep.bins(Bounds(-100.0, 100.0), bins.grids, 2048, bins.counts)
+    assert one.count(stopped, wider) == values.size
+    assert bins.counts.sum() == values.size
     assert one.bounds.high == 99.0
+
+
+@pytest.mark.parametrize("sweep", [Sweep, *WAYS])
+def test_several_samples_are_counted_as_each_alone(sweep: Sweeps) -> None:
+    samples = [floats(size, seed=size) * np.float32(3) for size in (1, 5000, 70_001, 300, 5000)]
+    samples[3][200] = np.inf
+    ends = [(-np.inf, np.inf), (0.0, np.inf), (0.0, 0.5)]
+    grids = [[(*one, 1.0, 20 / 2048) for one in ends[:count]] for count in (1, 3, 2, 1, 3)]
+    together, alone = (
+        [
+            sweep.bins(Bounds(-9.0, 9.0), np.asarray(one, np.float32), 2048, counts)
+            for one, counts in zip(grids, np.zeros((5, 2048 * 4 + 1), np.int64), strict=True)
+        ]
+        for _ in range(2)
+    )
+    begun = sweep.count_each(samples, together)
+    for (found, stopped), sample, into, own in zip(begun, samples, together, alone, strict=True):
+        want = sweep(sample)
+        assert stopped == want.count(0, own)
+        assert found.bounds == want.bounds
+        assert np.array_equal(into.counts, own.counts)
+        if stopped == sample.size:
+            assert found.peaks(into) == want.peaks(own)
 
 
 @pytest.mark.parametrize("sweep", [Sweep, *WAYS])
@@ -135,12 +160,11 @@ def test_peaks_are_those_of_sorting(sweep: Sweeps, size: int, shape: str) -> Non
     }
     values = shapes[shape].astype(np.float32)
     ends = [(-np.inf, np.inf), (0.0, np.inf), (0.0, 0.5), (-1.5, 2.0), (0.25, 0.25), (-3.0, -2.0)]
-    grids = np.asarray([(low, high, 1.0, 2e35) for low, high in ends], np.float32)
+    bins = bins_for(sweep, EVERYTHING, *((low, high, 1.0, 2e35) for low, high in ends))
     one = sweep(values)
-    counts = np.zeros(4097, np.int64)
-    assert one.count(0, EVERYTHING, grids, 2048, counts) == size
+    assert one.count(0, bins) == size
     clamped = [np.sort(np.abs(np.clip(values, *each))) for each in ends]
-    assert one.peaks(grids) == [float(each[size - size // 10_000 - 1]) for each in clamped]
+    assert one.peaks(bins) == [float(each[size - size // 10_000 - 1]) for each in clamped]
 
 
 @pytest.mark.parametrize("sweep", [Sweep, *WAYS])
@@ -149,7 +173,7 @@ def test_peaks_are_of_all_that_was_counted_at_different_times(sweep: Sweeps) -> 
     values[:20] = 7.0
     values[140_000:140_020] = -60.0
     one = sweep(values)
-    counts = np.zeros(4097, np.int64)
-    stopped = one.count(0, Bounds(-50.0, 50.0), PLAIN, 2048, counts)
-    assert one.count(stopped, EVERYTHING, PLAIN, 2048, counts) == values.size
-    assert one.peaks(PLAIN) == [7.0]
+    stopped = one.count(0, bins_for(sweep, Bounds(-50.0, 50.0), PLAIN))
+    wider = bins_for(sweep, EVERYTHING, PLAIN)
+    assert one.count(stopped, wider) == values.size
+    assert one.peaks(wider) == [7.0]

@@ -12,6 +12,7 @@ from edgecal.core.batch_files import (
     Batch,
     BatchName,
     check_batch_words,
+    judge_batch_names,
     parse_batch,
     parse_batch_name,
     serialize_header,
@@ -145,3 +146,26 @@ def test_names_that_may_be_written_come_apart_again(prefix: str, number: int, su
 def test_words_that_make_no_findable_names_are_refused(prefix: str, suffix: str) -> None:
     with pytest.raises(DatasetError, match="cannot be found again"):
         check_batch_words(prefix, suffix)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ([0, 1, 2], None),
+        ([7], None),
+        ([], None),
+        ([500, 501], None),  # where a set begins is its own affair
+        ([3, 1, 0], "1 batch file is missing between numbers 0 and 3: 2"),
+        ([0, 5, 6, 9], "6 batch files are missing between numbers 0 and 9: 1 to 4, 7 to 8"),
+        (
+            [0, 2, 4, 6, 8, 10, 12],
+            "6 batch files are missing between numbers 0 and 12: 1, 3, 5, 7, 9 and 1 more",
+        ),
+    ],
+)
+def test_gaps_in_the_numbers_of_files_are_told(numbers: list[int], told: str | None) -> None:
+    names = [f"batch{number}.batch" for number in numbers]
+    found = list(judge_batch_names(names, source="set/"))
+    assert [(one.rule, one.subject, one.message) for one in found] == (
+        [("batch-files-missing", "set/", told)] if told else []
+    )

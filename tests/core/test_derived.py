@@ -5,7 +5,8 @@ import pytest
 
 from edgecal.core.derived import View, views
 from edgecal.core.graph import Graph, Node
-from edgecal.core.histogram import MOST_CLAMPS, UNCLAMPED, Clamp
+from edgecal.core.histogram import UNCLAMPED, Clamp
+from edgecal.core.sweep import MOST_GRIDS
 from edgecal.core.tensors import activations
 from tests.graphs import graph, node, small_classifier
 
@@ -127,7 +128,7 @@ def test_only_so_many_clamps_of_one_tensor_are_derived() -> None:
     clips = [node("Clip", "x", f"y{number}", max=float(number)) for number in range(20)]
     shown = views(net(*clips, node("Relu", "y19", "z"), node("Clip", "x", "again", max=0.0)))
     of_x = {view.clamp for view in shown.values() if view.source == "x"}
-    assert len(of_x) == MOST_CLAMPS
+    assert len(of_x) == MOST_GRIDS
     assert UNCLAMPED in of_x
     assert shown["y19"] == View("y19")
     assert shown["z"] == View("y19", Clamp(low=0.0))

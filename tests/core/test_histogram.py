@@ -179,6 +179,28 @@ def test_magnitudes_are_those_that_numpy_counts(batches: list[Values]) -> None:
         assert list(histogram.magnitudes().reshape(bins, -1).sum(axis=1)) == list(wanted)
 
 
+@pytest.mark.parametrize("most", [1.0, 1.5, 2.0, 2.0000002, 3.0, 7.9])
+@pytest.mark.parametrize("reach", [1.0, 3.3, 1e-38, 1e37])
+def test_numbers_of_bins_are_quotients_cut_off_at_whatever_range(most: float, reach: float) -> None:
+    first = values(-0.9, 1.0) * np.float32(reach)
+    later = np.random.default_rng(5).uniform(-most, most, 9000) * reach
+    later[:2] = np.asarray((-most, most)) * reach
+    clamps = [UNCLAMPED, Clamp(low=0.0), Clamp(low=0.0, high=1.2 * reach), Clamp(high=reach)]
+    tally = Tally([start_histogram(first, clamp) for clamp in clamps], clamps)
+    tally.add(first)
+    for batch in np.split(later.astype(np.float32), 3):
+        tally.add(batch)
+    everything = np.concatenate([first, later.astype(np.float32)])
+    for clamp, found in zip(clamps, tally.histograms(), strict=True):
+        clamped = clamp.apply(everything)
+        assert found.range_end / 2 < np.abs(clamped).max() <= found.range_end
+        # by a power of two, since float32 has fewer bits below its smallest normal number
+        up = 1.0 if reach >= 1.0 else 2.0**64
+        quotients = clamped * np.float32(up) / np.float32(found.range_end / BINS * up)
+        wanted = np.bincount(np.trunc(quotients).astype(np.int64) + BINS, minlength=2 * BINS + 1)
+        assert np.array_equal(found.counts, wanted)
+
+
 def test_a_batch_beyond_the_range_doubles_it_and_merges_bins_in_pairs() -> None:
     before = collected(values(0.0, 0.25, 0.5, -0.5, 1.0))
     after = collect(before, values(3.0))

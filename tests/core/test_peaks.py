@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgecal.core.amax import amax_of
 from edgecal.core.histogram import UNCLAMPED, Clamp, Tally, merge_histograms, start_histogram
-from edgecal.core.peaks import Peaks
+from edgecal.core.peaks import Peaks, units_of
 from edgecal.errors import InputError
 from tests.networks import floats
 
@@ -88,8 +88,8 @@ def test_order_does_not_matter(peaks: list[float], random: object) -> None:
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     total = Peaks()
     for one in peaks:
-        total = total.and_one(one)
-    parts = [Peaks().and_one(one) for one in shuffled]
+        total += Peaks(units_of(one), 1)
+    parts = [Peaks(units_of(one), 1) for one in shuffled]
     assert sum(parts[1:], parts[0]) == total
     assert total.mean == np.float32(float(sum(map(Fraction, peaks)) / len(peaks)))
 

@@ -122,6 +122,21 @@ def test_a_preview_is_drawn_and_told(desk: Path, capsys: pytest.CaptureFixture[s
     assert (desk / "sheet2.png").exists()
 
 
+def test_a_batch_file_that_is_missing_is_told(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("batches", "net.onnx", "--data", "photos", "-o", "out", "--batch-size", "5")
+    assert run(capsys, *words, "--preset", "yolo")[0] == 0
+    words = ("calibrate", "net.onnx", "--data", "out", "--tensorrt", "8.5", "-o", "n.edgecal")
+    code, out, err = run(capsys, *words, "--json")
+    assert (code, "batch-files-missing" in err) == (0, False)
+    (desk / "out" / "batch1.batch").unlink()
+    _, later, err = run(capsys, *words, "--json")
+    assert json.loads(out)["samples"] - json.loads(later)["samples"] == 5
+    assert "1 batch file is missing between numbers 0 and 3: 1" in err
+    assert "batch-files-missing" in [one["rule"] for one in json.loads(later)["findings"]]
+
+
 @pytest.mark.usefixtures("desk")
 def test_an_unknown_preset_ends_with_two_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("calibrate", "net.onnx", "--data", "photos", "--tensorrt", "8.5", "-o", "n.edgecal")

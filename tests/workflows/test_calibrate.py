@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
 from dataclasses import dataclass, field, replace
@@ -172,6 +173,14 @@ def test_every_sample_counts_whatever_the_batch_size(bench: Bench, batch_size: i
     assert (statistics.samples, statistics.dropped) == (40, 0)
     assert statistics.batch_size == batch_size
     assert cache_of(made).keys() == {"x", "mm", "y"}
+
+
+def test_python_looks_for_cycles_as_before_once_the_pass_is_over(bench: Bench) -> None:
+    bench.run(vector_net(), floats(20, 4))
+    assert gc.get_freeze_count() == 0
+    with pytest.raises(DatasetError):
+        bench.run(vector_net(batch=4), floats(10, 4), batch_size=3)
+    assert gc.get_freeze_count() == 0
 
 
 class TestAFixedBatch:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from edgecal.adapters.batches import WrittenBatches
     from edgecal.adapters.demo_data import DemoData
+    from edgecal.core.findings import Finding
     from edgecal.core.graph import TensorInfo
     from edgecal.core.preprocess import Preprocess
     from edgecal.ports import Dataset
@@ -29,6 +30,16 @@ def open_dataset(
     return open_dataset(
         spec, inputs, preprocess=preprocess, skip_unreadable=skip_unreadable, limit=limit
     )
+
+
+def judge_files(source: Dataset, *, spec: str) -> list[Finding]:
+    """Say what is odd about the files that data lies in."""
+    from edgecal.adapters.batches import BatchFiles
+    from edgecal.core.batch_files import judge_batch_names
+
+    if not isinstance(source, BatchFiles):
+        return []
+    return list(judge_batch_names([file.name for file in source.files], source=spec))
 
 
 def check_batches(
