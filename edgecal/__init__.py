@@ -6,6 +6,7 @@ so that `import edgecal` costs nothing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from edgecal.workflows.world import CancelToken, Limits, World
 
 __version__ = "0.1.0"
+
+# ONNX Runtime's packages (1.29 and later) report to Microsoft, unless they find this when loaded
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BuildOptions",

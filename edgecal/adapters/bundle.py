@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -175,7 +176,7 @@ def check_destination(path: Path) -> None:
     Raises
     ------
     BundleError
-        If `path` is something else than a bundle, or its folder cannot be written.
+        If `path` is something else than a bundle, or it or its folder cannot be written.
     """
     final = path.resolve()
     _previous_counter(final, path)
@@ -263,6 +264,13 @@ def _check_model(aside: Path, manifest: Manifest, shown: Path) -> None:
 def _previous_counter(final: Path, shown: Path) -> int:
     if not final.exists():
         return 0
+    if final.is_dir() and not os.access(final, os.R_OK | os.W_OK | os.X_OK):
+        allow = f"chmod u+rwx {shlex.quote(str(shown))}"
+        raise BundleError(  # what is in it could not be removed afterwards
+            "this exists and is write-protected, so it is not replaced",
+            where=str(shown),
+            remedy=f"choose another name with -o, or allow it: {allow}",
+        )
     if not (final / MANIFEST_FILE).is_file() and (not final.is_dir() or any(final.iterdir())):
         raise BundleError(
             "this exists and is no bundle, so it is not replaced",

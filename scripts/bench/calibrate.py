@@ -139,7 +139,8 @@ def judging_pictures(workplace: Workplace) -> NDArray[np.float32]:
 def run(contender: Contender, network: Path, data: Path, python: Path) -> Outcome:
     """Run a contender in a process of its own."""
     argv = [str(python), _calibrators.__file__, contender.name, str(network), str(data)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    silent = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}  # as edgecal has it
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=silent)
     return Outcome(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgecal.adapters.bundle import Bundle, read_bundle, write_bundle
+from edgecal.adapters.bundle import Bundle, check_destination, read_bundle, write_bundle
 from edgecal.core.manifest import (
     CalibrationRecord,
     CoverageRecord,
@@ -258,6 +258,28 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, make: Callable[[Path]
     error = refuse(lambda: write(path))
     assert error.what == "this exists and is no bundle, so it is not replaced"
     assert (sorted(path.rglob("*")) if path.is_dir() else path.read_text()) == before
+    assert names(tmp_path) == ["net.edgecal"]
+
+
+def test_a_bundle_that_is_write_protected_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.edgecal"
+    write(path)
+    before = read_bundle(path).manifest.counter
+    path.chmod(0o555)
+    allowed = os.access
+    # root may write anywhere
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda one, mode: allowed(one, mode) and not (Path(one) == path and mode & os.W_OK),
+    )
+    for work in (lambda: write(path), lambda: check_destination(path)):
+        error = refuse(work)
+        assert error.what == "this exists and is write-protected, so it is not replaced"
+        assert f"chmod u+rwx {path}" in error.remedy
+    assert read_bundle(path).manifest.counter == before
     assert names(tmp_path) == ["net.edgecal"]
 
 
