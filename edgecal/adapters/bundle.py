@@ -269,7 +269,7 @@ def _previous_counter(final: Path, shown: Path) -> int:
         raise BundleError(  # what is in it could not be removed afterwards
             "this exists and is write-protected, so it is not replaced",
             where=str(shown),
-            remedy=f"choose another name with -o, or allow it: {allow}",
+            remedy=f"choose another name with -o, or allow it if it is yours: {allow}",
         )
     if not (final / MANIFEST_FILE).is_file() and (not final.is_dir() or any(final.iterdir())):
         raise BundleError(
